@@ -1,0 +1,5 @@
+"""Teach speech recognisers what language models know, by matching graphs with optimal transport."""
+
+from espnet_gmot.version import __version__
+
+__all__ = ["__version__"]
