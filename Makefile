@@ -1,0 +1,44 @@
+# make env | demo | test | lint | bench | clean        (PYTHON=python3.11 chooses the interpreter)
+PYTHON ?= python3
+VENV ?= .venv
+# A machine without a GPU wants torch's CPU build; say where your pip finds one: make env TORCH='torch==2.13.0 --index-url …'
+TORCH ?= torch==2.13.0
+ESPNET ?= espnet==202511 torchaudio==2.11.0
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install --progress-bar off -q
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help env demo test lint bench clean
+help:
+	@sed -n 's/^# make/make/p; s/^## //p' Makefile
+
+## env    .venv with pinned dependencies and ESPnet (about two minutes)
+env: $(VENV)/.done
+$(VENV)/.done: requirements.txt constraints.txt setup.cfg
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"make env: {sys.executable} is Python {v[0]}.{v[1]}, but espnet 202511 needs 3.11: make env PYTHON=python3.11")'
+	@echo "env 1/4: $(VENV)" && $(PYTHON) -m venv $(VENV)
+	@echo "env 2/4: $(TORCH)" && $(PIP) $(TORCH)
+	@echo "env 3/4: requirements.txt" && $(PIP) -r requirements.txt -c constraints.txt
+	@echo "env 4/4: $(ESPNET)" && $(PIP) --no-deps $(ESPNET) && $(PIP) --no-deps --no-build-isolation -e .
+	@# torchaudio's PyPI build is linked with CUDA; without its libraries the pure-Python parts, all that ASR needs, work
+	@$(PY) -c 'import torchaudio' 2>/dev/null || rm -f $(VENV)/lib/python3*/site-packages/torchaudio/lib/*.so
+	@$(PY) -c 'import torchaudio, espnet2, espnet_gmot' && touch $@ && echo "env: ready, . $(VENV)/bin/activate"
+
+## demo   synthetic corpus, teacher, CTC baseline and GM-OT, CER table (at most 15 minutes on two cores)
+demo: env
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" egs2/aishell_gmot/asr1/run_demo.sh --workdir "$(CURDIR)/demo"
+
+## test   lint and tests (at most 10 minutes on two cores)
+test: lint
+	$(PY) -m pytest tests
+
+## lint   ruff and shellcheck
+lint: env
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/shellcheck $$(git ls-files '*.sh' .ci/run)
+
+## clean  remove the environment and what the demo made
+clean:
+	rm -rf $(VENV) demo mini build *.egg-info
