@@ -1,0 +1,154 @@
+"""Teacher features in Kaldi archives (float matrices written and read by kaldiio), one folder per data set.
+
+A folder holds ``teacher.scp`` (``utterance ark:offset``, the stream that ESPnet reads), ``teacher.N.ark``, what is
+known of each ark in ``teacher.N.json`` and of the whole in ``teacher.json``. Utterances with equal transcripts, such
+as speed-perturbed copies, point to one matrix.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from espnet_gmot.errors import UserError
+
+# Binary Kaldi float matrix: "\0B" "FM " then row and column counts, each as one size byte and an int32.
+_HEADER = struct.Struct("<5sbibi")
+_MAGIC = b"\0BFM "
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary neighbour of ``path`` that takes its place when the block succeeds and vanishes when it fails.
+
+    Raises:
+        UserError: the disk is full or the place is not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as handle:
+            yield handle
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{path}: no disk space left; free some or choose another folder and run again (finished parts are kept)"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` to ``path`` in one step."""
+    with replacing(path) as handle:
+        json.dump(content, handle, ensure_ascii=False, indent=1)
+        handle.write("\n")
+
+
+def write_archive(path: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> list[int]:
+    """Write named matrices to one Kaldi ark, in one step: the file is complete or absent.
+
+    Args:
+        path: the ark.
+        matrices: keys and (U, D) matrices, stored as float32.
+
+    Returns:
+        Each matrix's offset, as an scp file needs it (``ark:offset``).
+
+    Raises:
+        UserError: the disk is full or the place is not writable.
+    """
+    import kaldiio
+
+    offsets = []
+    with replacing(path, "wb") as handle:
+        for key, matrix in matrices:
+            offsets.append(handle.tell() + len(key.encode()) + 1)
+            kaldiio.save_ark(handle, {key: np.ascontiguousarray(matrix, dtype=np.float32)})
+    return offsets
+
+
+def check_archive(path: Path, offsets: Sequence[int], width: int) -> None:
+    """Check that an ark holds a whole float matrix of ``width`` columns at each offset (only headers are read).
+
+    Raises:
+        UserError: the ark is missing or truncated, or something else is at an offset.
+    """
+    fix = "run dump-teacher again with the same --out: it mends what is broken"
+    if not path.is_file():
+        raise UserError(f"{path}: missing; {fix}")
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        for offset in sorted(set(offsets)):
+            handle.seek(offset)
+            header = handle.read(_HEADER.size)
+            if len(header) < _HEADER.size:
+                raise UserError(f"{path}: truncated at byte {size}, a matrix starts at byte {offset}; {fix}")
+            magic, four, rows, four_too, columns = _HEADER.unpack(header)
+            if (magic, four, four_too, columns) != (_MAGIC, 4, 4, width) or rows < 1:
+                raise UserError(f"{path}: no float matrix of {width} columns at byte {offset}; {fix}")
+            if offset + _HEADER.size + 4 * rows * columns > size:
+                raise UserError(f"{path}: truncated at byte {size} inside the matrix at byte {offset}; {fix}")
+
+
+class TeacherArchive:
+    """A folder written by dump-teacher, opened for reading.
+
+    Args:
+        folder: the folder that holds teacher.scp and teacher.json.
+
+    Raises:
+        UserError: the folder is missing or unfinished.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.scp = self.folder / "teacher.scp"
+        if not self.scp.is_file() or not (self.folder / "teacher.json").is_file():
+            raise UserError(
+                f"{self.folder}: no finished teacher archive (teacher.scp and teacher.json); run dump-teacher --out "
+                f"{self.folder}"
+            )
+        self.info: dict[str, Any] = json.loads((self.folder / "teacher.json").read_text(encoding="utf-8"))
+        self._places = dict(line.split(maxsplit=1) for line in self.scp.read_text(encoding="utf-8").splitlines())
+
+    @property
+    def width(self) -> int:
+        """D, the features' width."""
+        return int(self.info["width"])
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(D,) float32 mean of all rows, each distinct transcript counted once."""
+        return np.asarray(self.info["mean"], dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __getitem__(self, utterance: str) -> np.ndarray:
+        """(U, D) float32 features of an utterance."""
+        import kaldiio
+
+        return kaldiio.load_mat(self._places[utterance])
+
+    def check(self) -> None:
+        """Check every ark that teacher.scp names, as `check_archive` does."""
+        arks: dict[str, list[int]] = {}
+        for place in self._places.values():
+            ark, _, offset = place.rpartition(":")
+            arks.setdefault(ark, []).append(int(offset))
+        for ark, offsets in arks.items():
+            check_archive(Path(ark), offsets, self.width)

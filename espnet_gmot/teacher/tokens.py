@@ -1,0 +1,124 @@
+"""Transcript → token ids of a Hugging Face tokenizer, without losing Latin letters, digits or rare characters."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from espnet_gmot.errors import UserError
+
+# Runs that a WordPiece tokenizer takes as one word: ASCII and accented Latin letters, digits, their full-width forms.
+_WORD = re.compile(r"[0-9A-Za-z\u00c0-\u024f\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]+")
+_PROBE = "a"
+
+
+class TokenMap:
+    """Turns transcripts into id sequences with the special tokens the encoder expects around them.
+
+    Chinese characters are one token each in character BERTs; a character that the vocabulary lacks is one unknown
+    token. A Latin word or number that the vocabulary cannot spell would be a single unknown token: it is then tried
+    in lower case, as half-width letters and letter by letter before that is accepted. ESPnet's ``<unk>`` becomes the
+    tokenizer's own unknown token.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        model: its folder or name, for messages.
+        limit: the longest id sequence (special tokens included) that the encoder takes.
+    """
+
+    def __init__(self, tokenizer: Any, model: str, limit: int) -> None:
+        self.tokenizer, self.model, self.limit = tokenizer, model, limit
+        self._words: dict[str, str] = {}
+        self._known: dict[str, bool] = {}
+        inner, outer = self._ids([_PROBE], special=False)[0], self._ids([_PROBE])[0]
+        starts = [i for i in range(len(outer) - len(inner) + 1) if outer[i : i + len(inner)] == inner]
+        if not starts:
+            raise UserError(f"teacher {model!r}: its tokenizer mixes special tokens into the text; choose another")
+        self.prefix: int = starts[-1]
+        self.suffix: int = len(outer) - len(inner) - self.prefix
+
+    def _ids(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+        options = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
+        return self.tokenizer(list(texts), add_special_tokens=special, **options)["input_ids"]
+
+    def _is_known(self, text: str) -> bool:
+        unknown = self.tokenizer.unk_token_id
+        return unknown is None or unknown not in self._ids([text], special=False)[0]
+
+    def _word(self, word: str) -> str:
+        if word not in self._words:
+            half = unicodedata.normalize("NFKC", word)
+            spelled = " ".join(half)
+            candidates = (word, half, half.lower(), spelled, spelled.lower())
+            self._words[word] = next((c for c in candidates if self._is_known(c)), f" {spelled} ")
+        return self._words[word]
+
+    def _prepare(self, text: str) -> str:
+        unknown = self.tokenizer.unk_token
+        if unknown and unknown != "<unk>":
+            text = text.replace("<unk>", unknown)
+            # the unknown token's own letters are not a word of the transcript
+            return unknown.join(_WORD.sub(lambda m: self._word(m[0]), part) for part in text.split(unknown))
+        return text if unknown is None else _WORD.sub(lambda m: self._word(m[0]), text)
+
+    def encode(self, texts: Sequence[str], utterances: Sequence[str] | None = None) -> list[list[int]]:
+        """Id sequences, special tokens included (``prefix`` before and ``suffix`` after the transcript's own).
+
+        Args:
+            texts: transcripts.
+            utterances: their ids, for messages; by default positions in ``texts``.
+
+        Raises:
+            UserError: a transcript is empty, or longer than the encoder takes; names the utterance.
+        """
+        ids = self._ids([self._prepare(text) for text in texts])
+        for i, sequence in enumerate(ids):
+            name = utterances[i] if utterances is not None else f"number {i} of the batch"
+            if len(sequence) <= self.prefix + self.suffix:
+                raise UserError(
+                    f"utterance {name}: its transcript {texts[i]!r} is empty for the teacher; "
+                    "give it a text or remove the utterance"
+                )
+            if len(sequence) > self.limit:
+                raise UserError(
+                    f"utterance {name}: its transcript has {len(sequence)} tokens, teacher {self.model!r} takes "
+                    f"{self.limit}; split or remove the utterance"
+                )
+        return ids
+
+    def knows(self, character: str) -> bool:
+        """Whether ``character`` is one token of the vocabulary (not unknown, not spelled in bytes)."""
+        if character not in self._known:
+            prepared = self._prepare(character)
+            ids = self._ids([prepared], special=False)[0]
+            pieces = [p for p in self.tokenizer.convert_ids_to_tokens(ids) if p != "▁"]
+            self._known[character] = len(pieces) <= 1 and self.tokenizer.unk_token_id not in ids
+        return self._known[character]
+
+    def unknown(self, texts: Sequence[str]) -> tuple[float, list[str]]:
+        """How much of ``texts`` the vocabulary lacks.
+
+        Returns:
+            The share of unknown characters (0 to 1, blanks not counted), and the unknown characters, frequent first.
+        """
+        unknown_token = self.tokenizer.unk_token or "<unk>"
+        plain = (text.replace("<unk>", " ").replace(unknown_token, " ") for text in texts)
+        counts = Counter(character for text in plain for character in text if not character.isspace())
+        lacking = Counter({c: n for c, n in counts.items() if not self.knows(c)})
+        return lacking.total() / max(1, counts.total()), [c for c, _ in lacking.most_common()]
+
+    def check_language(self, texts: Sequence[str], most: float) -> tuple[float, list[str]]:
+        """`unknown`, refusing a vocabulary that does not fit the language.
+
+        Raises:
+            UserError: more than the share ``most`` of the characters is unknown.
+        """
+        rate, characters = self.unknown(texts)
+        if rate > most:
+            raise UserError(
+                f"teacher {self.model!r}: its vocabulary lacks {rate:.0%} of the transcripts' characters "
+                f"(such as {' '.join(characters[:8])}; at most {most:.0%} allowed); "
+                "choose a teacher of the transcripts' language, for Mandarin such as bert-base-chinese"
+            )
+        return rate, characters
