@@ -1,0 +1,190 @@
+"""Every option of the transfer loss, once: default, unit, range and the presets that fill it.
+
+The options are what a user writes under ``model_conf: gmot_conf:`` in an ESPnet configuration.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from espnet_gmot.errors import UserError
+
+#: What each preset sets beside the defaults of :class:`GMOTConfig`, with the paper that it follows.
+PRESETS: dict[str, dict[str, Any]] = {
+    "ctc": {"w_ot": 0.0, "w_align": 0.0},  # no transfer: the stock ESPnet model
+    "ot": {"alpha": 0.0},  # ASRU 2023, arXiv 2309.13650
+    "tot": {"alpha": 0.0, "prior": "order"},  # SLT 2024, arXiv 2409.02239
+    "uot": {"alpha": 0.0, "rho_acoustic": 1.0},  # arXiv 2509.05609
+    "gmot": {},  # Interspeech 2025, arXiv 2505.13079
+    "gmot-t": {"prior": "order"},  # ours: GM-OT with the temporal-order prior
+    "gmot-u": {"rho_acoustic": 1.0},  # ours: GM-OT with relaxed frame marginals
+}
+
+_CHOICES = {
+    "preset": tuple(PRESETS),
+    "prior": ("none", "order", "band"),
+    "adapter": ("linear", "mlp"),
+    "frame_weights": ("uniform", "blank"),
+    "backend": ("auto", "torch", "numba", "pot"),
+}
+_RANGES = {
+    "alpha": (0.0, 1.0, "the share of the edges (0 = Wasserstein only, 1 = Gromov-Wasserstein only)"),
+    "epsilon": (1e-6, math.inf, "the entropic step, relative to each sample's cost scale"),
+    "rho_acoustic": (0.0, math.inf, "the strength of the frame marginals (inf = balanced)"),
+    "rho_linguistic": (0.0, math.inf, "the strength of the token marginals (inf = balanced)"),
+    "order_lambda1": (0.0, math.inf, "the weight of the order prior's inverse difference moment, in units of the cost"),
+    "order_lambda2": (0.0, math.inf, "the weight of the order prior's Gaussian, in units of the cost"),
+    "order_delta": (1e-3, math.inf, "the deviation of the order prior's Gaussian"),
+    "band_width": (0.0, 1.0, "the half width of the free band, as a fraction of the utterance"),
+    "band_weight": (0.0, math.inf, "the slope of the cost outside the band"),
+    "outer_iterations": (1, 10_000, "linearisations of the quadratic part"),
+    "inner_iterations": (1, 10_000, "Sinkhorn steps per linearisation"),
+    "tolerance": (0.0, 1.0, "the change of the plan at which a sample stops"),
+    "feature_edges": (0.0, math.inf, "the weight of the feature edges 1 - cos"),
+    "temporal_edges": (0.0, math.inf, "the weight of the temporal edges |i - k| / length"),
+    "stack": (1, 64, "frames averaged into one node of the acoustic graph"),
+    "w_ot": (0.0, math.inf, "the weight of the fused Gromov-Wasserstein distance"),
+    "w_align": (0.0, math.inf, "the weight of the alignment loss"),
+    "warmup_steps": (0, 1_000_000_000, "training steps over which both weights rise from 0"),
+    "adapter_hidden": (1, 65_536, "hidden units of the mlp adapter"),
+    "teacher_width": (1, 65_536, "columns of the teacher's features"),
+}
+
+
+@dataclass(frozen=True)
+class GMOTConfig:
+    """Options of the transfer from a pretrained language model (PLM) to the acoustic encoder.
+
+    Attributes:
+        preset: member of the family whose settings replace the defaults below; single keys override it.
+        tap: where the acoustic graph comes from: ``encoder`` (its output), ``encoder.N`` (block N, from 0)
+            or ``frontend``.
+        stack: frames averaged into one node of the acoustic graph.
+        frame_weights: ``uniform``, or ``blank`` for 1 - p(blank) of the CTC head, detached.
+        feature_edges, temporal_edges: weights of the edges 1 - cos(h_i, h_k) and of |i - k| / length.
+        alpha: share of the edges: FGWD = alpha * GWD + (1 - alpha) * WD.
+        epsilon: entropic step of the solver, relative to each sample's cost scale.
+        rho_acoustic, rho_linguistic: strength of the marginals of frames and tokens; ``inf`` is balanced.
+        prior: ``order`` (order-preserving, Su and Hua 2017), ``band`` (diagonal band) or ``none``.
+        order_lambda1, order_lambda2, order_delta: the order prior, see :func:`espnet_gmot.transport.order_prior`.
+        band_width, band_weight: the band, see :func:`espnet_gmot.transport.diagonal_prior`.
+        outer_iterations, inner_iterations, tolerance: the solver's effort.
+        backend: ``auto``, ``torch``, ``numba`` or ``pot``.
+        w_ot, w_align: weights of FGWD and of the alignment loss beside the ASR loss.
+        warmup_steps: training steps over which both weights rise linearly from 0.
+        adapter: ``linear`` or ``mlp``, from the encoder's width to the teacher's, then LayerNorm.
+        adapter_hidden: hidden units of the ``mlp`` adapter.
+        teacher: folder or hub name of a Hugging Face encoder to run online, or None to read the data stream
+            ``teacher`` that ``dump-teacher`` wrote.
+        teacher_width: columns of the teacher's features; needed where ``teacher`` is None.
+        teacher_layer: hidden layer of the online teacher (-1 is the last).
+        special_tokens: keep the online teacher's rows of [CLS] and [SEP].
+        centre: subtract the running mean of the teacher's features (PLM spaces are anisotropic).
+
+    Raises:
+        UserError: for an unknown preset or choice, or a number outside its range.
+    """
+
+    preset: str = "gmot"
+    tap: str = "encoder"
+    stack: int = 1
+    frame_weights: str = "uniform"
+    feature_edges: float = 1.0
+    temporal_edges: float = 0.0
+    alpha: float = 0.5
+    epsilon: float = 0.05
+    rho_acoustic: float = math.inf
+    rho_linguistic: float = math.inf
+    prior: str = "none"
+    order_lambda1: float = 50.0
+    order_lambda2: float = 0.1
+    order_delta: float = 1.0
+    band_width: float = 0.1
+    band_weight: float = 10.0
+    outer_iterations: int = 10
+    inner_iterations: int = 10
+    tolerance: float = 1e-4
+    backend: str = "auto"
+    w_ot: float = 1.0
+    w_align: float = 1.0
+    warmup_steps: int = 0
+    adapter: str = "linear"
+    adapter_hidden: int = 512
+    teacher: str | None = None
+    teacher_width: int | None = None
+    teacher_layer: int = -1
+    special_tokens: bool = False
+    centre: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
+            object.__setattr__(self, field.name, _checked(field.name, value, field.default))
+        if self.feature_edges == 0 and self.temporal_edges == 0 and self.alpha > 0:
+            raise UserError("gmot_conf: feature_edges and temporal_edges are both 0: raise one, or set alpha: 0")
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any] | None) -> "GMOTConfig":
+        """Resolve what a user wrote: the preset's settings, overridden by single keys.
+
+        Args:
+            options: the content of ``gmot_conf``.
+
+        Raises:
+            UserError: for an unknown key, naming the closest one, and for every bad value.
+        """
+        options = dict(options or {})
+        names = [field.name for field in fields(cls)]
+        for key in options:
+            if key not in names:
+                raise UserError(f"gmot_conf: unknown option '{key}'{closest(key, names)}")
+        preset = _checked("preset", options.get("preset", "gmot"), "")
+        return cls(**{**PRESETS[preset], **options})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved options, as plain YAML values."""
+        return asdict(self)
+
+    @property
+    def transfers(self) -> bool:
+        """Whether any transfer loss is on; if not, the model is the stock one."""
+        return self.w_ot > 0 or self.w_align > 0
+
+
+def closest(word: str, words: list[str] | tuple[str, ...]) -> str:
+    """A hint for a misspelt word: the closest known one, or all of them."""
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f": did you mean '{near[0]}'?" if near else f": known are {', '.join(words)}"
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """The value in the type of its default, or a UserError that names option, value and fix."""
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise UserError(f"gmot_conf: {name}: unknown value '{value}'{closest(str(value), _CHOICES[name])}")
+        return value
+    if name in _RANGES:
+        return _number(name, value, whole=isinstance(default, int) or default is None)
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise UserError(f"gmot_conf: {name}: got {value!r}, expected true or false")
+    if isinstance(default, str) and not isinstance(value, str):
+        raise UserError(f"gmot_conf: {name}: got {value!r}, expected text")
+    return value
+
+
+def _number(name: str, value: Any, *, whole: bool) -> float | int:
+    low, high, meaning = _RANGES[name]
+    try:
+        # YAML 1.1 reads `1e-3` as text, and ESPnet's own options accept it: so do we
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low <= number <= high:  # false for nan as well
+        raise UserError(f"gmot_conf: {name}: got {value!r}, expected a number in [{low:g}, {high:g}]: {meaning}")
+    if whole and number != int(number):
+        raise UserError(f"gmot_conf: {name}: got {value!r}, expected a whole number: {meaning}")
+    return int(number) if whole else number

@@ -1,0 +1,156 @@
+"""``model: gmot``: an ESPnet ASR model with the transfer loss beside its own.
+
+The stock forward pass runs unchanged, so every host works that ESPnetASRModel knows: CTC, hybrid CTC/attention and
+transducer. The transfer reads what the encoder gave and adds its loss and its statistics.
+"""
+
+import inspect
+import logging
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.torch_utils.device_funcs import force_gatherable
+
+from espnet_gmot.config import GMOTConfig
+from espnet_gmot.errors import UserError
+from espnet_gmot.hosts.taps import Tap, width
+from espnet_gmot.hosts.transcripts import Transcripts
+from espnet_gmot.loss import GMOTLoss
+
+_NO_TEACHER = (
+    "gmot: no teacher: either run dump-teacher and give asr_train `--train_data_path_and_name_and_type "
+    "DIR/teacher.scp,teacher,kaldi_ark` (and the same for valid) with `--allow_variable_data_keys true`, "
+    "or set gmot_conf.teacher to a folder or hub name"
+)
+
+
+class ESPnetGMOTASRModel(ESPnetASRModel):
+    """ESPnetASRModel that also learns from a pretrained language model (GM-OT, arXiv 2505.13079).
+
+    Args:
+        gmot_conf: the options of :class:`espnet_gmot.config.GMOTConfig`. The dict is filled with the resolved
+            options, so that the ``config.yaml`` that ESPnet saves holds them all.
+        kwargs: everything that ESPnetASRModel takes, under the same names.
+
+    Raises:
+        UserError: for bad options, or where the teacher's width can't be known.
+    """
+
+    def __init__(self, *, gmot_conf: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        config = GMOTConfig.from_dict(gmot_conf)
+        super().__init__(**kwargs)
+        if config.transfers and config.teacher_width is None:
+            config = GMOTConfig.from_dict({**config.to_dict(), "teacher_width": _teacher_width(config)})
+        if gmot_conf is not None:
+            gmot_conf.update(config.to_dict())
+        logging.info(f"gmot_conf: {config}")
+        self.gmot_config = config
+        self.gmot: GMOTLoss | None = None
+        if config.transfers:
+            # the CTC head is there whatever the host, and as wide as what `encode` gives
+            self.gmot = GMOTLoss(config, width(self, config.tap, kwargs["ctc"].ctc_lo.in_features))
+        self.transcripts = Transcripts(kwargs["token_list"])
+        # Outside state_dict, DDP, init and the optimizer: torch's own __setattr__ would make it a submodule.
+        # It loads in the first step that needs it, never for statistics or decoding.
+        object.__setattr__(self, "teacher", None)
+        self._encoded: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+
+    def forward(
+        self,
+        speech: torch.Tensor,
+        speech_lengths: torch.Tensor,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        teacher: torch.Tensor | None = None,
+        teacher_lengths: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | None], torch.Tensor]:
+        """ESPnetASRModel's forward, plus the transfer loss.
+
+        Args:
+            speech: (B, samples) or (B, frames, width).
+            speech_lengths: (B,).
+            text: (B, tokens) token ids, padded with -1.
+            text_lengths: (B,).
+            teacher: (B, U, D) the PLM's features, zero-padded, where they come as a data stream.
+            teacher_lengths: (B,) their lengths U.
+            kwargs: whatever else ESPnet's trainer passes, such as ``utt_id``.
+
+        Returns:
+            loss (1,), stats, weight (1,), as ESPnet's trainer wants them.
+
+        Raises:
+            UserError: where neither a data stream nor an online teacher gives features.
+        """
+        if self.gmot is None:
+            return super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
+        tap = nullcontext() if self.gmot_config.tap == "encoder" else Tap(self, self.gmot_config.tap)
+        self._encoded = []
+        try:
+            with tap:
+                loss, stats, weight = super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
+            encoded, lengths = self._encoded[0]
+        finally:
+            self._encoded = None
+        weights = self._speech_probability(encoded) if self.gmot_config.frame_weights == "blank" else None
+        features, lengths = tap.features(lengths) if isinstance(tap, Tap) else (encoded, lengths)
+        if teacher is None:
+            teacher, teacher_lengths = self._ask_teacher(text, text_lengths, features.device)
+        transfer, more = self.gmot(features, lengths, teacher, teacher_lengths, weights)
+        loss = loss + transfer
+        stats.update(more, loss=loss.detach())
+        return force_gatherable((loss, stats, weight), loss.device)
+
+    def encode(self, speech: torch.Tensor, speech_lengths: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        """ESPnetASRModel's encode; in a forward pass, what it gives is kept for the transfer."""
+        encoded, lengths = super().encode(speech, speech_lengths)
+        if self._encoded is not None:
+            self._encoded.append((encoded[0] if isinstance(encoded, tuple) else encoded, lengths))
+        return encoded, lengths
+
+    def _speech_probability(self, encoded: torch.Tensor) -> torch.Tensor:
+        """(B, T) 1 - p(blank) of the CTC head, detached: how much each frame says."""
+        if self.ctc is None:
+            raise UserError("gmot_conf: frame_weights: 'blank' needs a CTC head, but ctc_weight is 0: use uniform")
+        with torch.no_grad():
+            return 1.0 - self.ctc.softmax(encoded)[..., self.blank_id]
+
+    def _ask_teacher(
+        self, text: torch.Tensor, text_lengths: torch.Tensor, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The online teacher's features (B, U, D) of the transcripts and their lengths (B,)."""
+        if self.gmot_config.teacher is None:
+            raise UserError(_NO_TEACHER)
+        if self.teacher is None:
+            from espnet_gmot.teacher.plm import PLMTeacher
+
+            config = self.gmot_config
+            teacher = PLMTeacher(config.teacher, layer=config.teacher_layer, special_tokens=config.special_tokens)
+            object.__setattr__(self, "teacher", teacher)
+        self.teacher.to(device)
+        features, lengths = self.teacher(self.transcripts(text, text_lengths))
+        return features.to(device), lengths.to(device)
+
+
+def _teacher_width(config: GMOTConfig) -> int:
+    """Columns of the online teacher's features, read from its configuration alone."""
+    if config.teacher is None:
+        raise UserError(
+            "gmot_conf: teacher_width is missing: set it to the 'width' in the teacher.json that dump-teacher wrote, "
+            "or set gmot_conf.teacher to a folder or hub name"
+        )
+    from espnet_gmot.teacher.plm import PLMTeacher
+
+    return PLMTeacher(config.teacher, layer=config.teacher_layer).width
+
+
+def _signature() -> inspect.Signature:
+    """ESPnetASRModel's options and ours: ESPnet reads defaults for `config.yaml` from a class's signature."""
+    stock = inspect.signature(ESPnetASRModel).parameters
+    ours = inspect.Parameter("gmot_conf", inspect.Parameter.KEYWORD_ONLY, default=None)
+    return inspect.Signature([*stock.values(), ours])
+
+
+ESPnetGMOTASRModel.__signature__ = _signature()

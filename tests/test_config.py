@@ -1,0 +1,73 @@
+"""Options: presets, overrides, and errors that name option, value and fix."""
+
+import ast
+import inspect
+import math
+import re
+
+import pytest
+
+from espnet_gmot.config import PRESETS, GMOTConfig
+from espnet_gmot.errors import UserError
+
+
+def test_single_keys_override_the_preset() -> None:
+    config = GMOTConfig.from_dict({"preset": "uot", "alpha": 0.25, "teacher_width": 8})
+    assert (config.rho_acoustic, config.alpha) == (1.0, 0.25)
+    assert GMOTConfig.from_dict({"preset": "ot"}).alpha == 0.0
+    assert GMOTConfig.from_dict(None) == GMOTConfig()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_resolved_options_resolve_to_themselves(preset: str) -> None:
+    config = GMOTConfig.from_dict({"preset": preset})
+    assert GMOTConfig.from_dict(config.to_dict()) == config
+    assert config.transfers == (preset != "ctc")
+
+
+def test_numbers_may_be_text_as_yaml_1_1_reads_them() -> None:
+    config = GMOTConfig.from_dict({"epsilon": "1e-3", "rho_acoustic": "inf", "stack": "2"})
+    assert (config.epsilon, config.rho_acoustic, config.stack) == (1e-3, math.inf, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"alhpa": 0.5}, ["unknown option 'alhpa'", "did you mean 'alpha'"]),
+        ({"alpha": 1.5}, ["alpha: got 1.5", "[0, 1]"]),
+        ({"alpha": "half"}, ["alpha: got 'half'", "[0, 1]"]),
+        ({"alpha": True}, ["alpha: got True"]),
+        ({"alpha": math.nan}, ["alpha: got nan"]),
+        ({"epsilon": 0}, ["epsilon: got 0"]),
+        ({"preset": "gmto"}, ["preset: unknown value 'gmto'", "did you mean 'gmot'"]),
+        ({"adapter": "conv"}, ["adapter: unknown value 'conv'", "linear, mlp"]),
+        ({"stack": 1.5}, ["stack: got 1.5", "whole number"]),
+        ({"warmup_steps": math.inf}, ["warmup_steps: got inf"]),
+        ({"centre": "yes"}, ["centre: got 'yes'", "true or false"]),
+        ({"tap": 3}, ["tap: got 3", "text"]),
+        ({"feature_edges": 0}, ["feature_edges and temporal_edges are both 0"]),
+    ],
+)
+def test_bad_options_name_option_value_and_fix(options: dict, words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        GMOTConfig.from_dict(options)
+    message = str(error.value)
+    assert message.startswith("gmot_conf: ") and "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_every_option_is_documented() -> None:
+    documented = set(re.findall(r"\w+", inspect.getdoc(GMOTConfig).split("Raises:")[0]))
+    assert set(GMOTConfig().to_dict()) <= documented
+
+
+def test_importing_the_package_needs_neither_espnet_nor_transformers() -> None:
+    import espnet_gmot.config
+    import espnet_gmot.loss
+
+    for module in (espnet_gmot.config, espnet_gmot.loss):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] in ("espnet2", "espnet", "transformers", "kaldiio") for name in names)

@@ -1,0 +1,140 @@
+"""The transfer loss: invariances, parts, schedule and statistics."""
+
+import pytest
+import torch
+
+from espnet_gmot.config import GMOTConfig
+from espnet_gmot.errors import UserError
+from espnet_gmot.graph import Graph
+from espnet_gmot.loss import GMOTLoss, alignment
+
+WIDTH, TEACHER = 6, 5
+LENGTHS, TOKENS = torch.tensor([9, 4]), torch.tensor([3, 2])
+
+
+def make(**options: object) -> GMOTLoss:
+    torch.manual_seed(1)
+    return GMOTLoss(GMOTConfig.from_dict({"teacher_width": TEACHER, "backend": "torch", **options}), WIDTH)
+
+
+def batch(pad: int = 0, fill: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(2)
+    features, teacher = torch.randn(2, 9, WIDTH), torch.randn(2, 3, TEACHER)
+    features[1, 4:], teacher[1, 2:] = fill, fill
+    more = torch.nn.functional.pad
+    return more(features, (0, 0, 0, pad), value=fill), more(teacher, (0, 0, 0, pad), value=fill)
+
+
+@pytest.mark.parametrize("preset", ["ot", "tot", "uot", "gmot", "gmot-t", "gmot-u"])
+def test_padding_changes_neither_value_nor_gradient(preset: str) -> None:
+    losses, gradients = [], []
+    for pad, fill in ((0, 0.0), (5, 7.0)):
+        loss_module = make(preset=preset).train()
+        features, teacher = batch(pad, fill)
+        features.requires_grad_()
+        loss, _ = loss_module(features, LENGTHS, teacher, TOKENS)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(features.grad[:, :9])
+        assert features.grad[1, 4:].abs().max() == 0
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-4)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
+    features, teacher = batch()
+    loss, stats = make(w_ot=2.0, w_align=0.5, alpha=0.3)(features, LENGTHS, teacher, TOKENS)
+    distance = 0.3 * stats["loss_gwd"] + 0.7 * stats["loss_wd"]
+    torch.testing.assert_close(loss, 2.0 * distance + 0.5 * stats["loss_align"])
+    assert set(stats) == {"loss_gmot", "loss_wd", "loss_gwd", "loss_align", "marginal_error", "iterations"}
+    assert not any(value.requires_grad for value in stats.values())
+
+
+def test_a_batch_is_the_mean_of_its_samples() -> None:
+    module = make(centre=False).eval()
+    features, teacher = batch()
+    both, _ = module(features, LENGTHS, teacher, TOKENS)
+    each = [module(features[i : i + 1], LENGTHS[i : i + 1], teacher[i : i + 1], TOKENS[i : i + 1])[0] for i in (0, 1)]
+    assert both.item() == pytest.approx(torch.stack(each).mean().item(), abs=1e-5)
+
+
+def test_gradient_descent_lowers_the_loss_and_aligns() -> None:
+    module = make().train()
+    features, teacher = batch()
+    features.requires_grad_()
+    optimizer = torch.optim.Adam([features, *module.parameters()], lr=0.05)
+    values = []
+    for _ in range(40):
+        loss, stats = module(features, LENGTHS, teacher, TOKENS)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append((loss.item(), stats["loss_align"].item()))
+    assert values[-1][0] < 0.5 * values[0][0] and values[-1][1] < 0.2
+
+
+def test_every_parameter_gets_a_gradient_in_every_step() -> None:
+    for options in ({}, {"w_align": 0.0}, {"w_ot": 0.0}, {"warmup_steps": 10}, {"adapter": "mlp"}):
+        module = make(**options).train()
+        features, teacher = batch()
+        module(features, LENGTHS, teacher, TOKENS)[0].backward()
+        assert all(parameter.grad is not None for parameter in module.parameters()), options
+
+
+def test_warmup_rises_in_training_only_and_is_resumed() -> None:
+    module = make(warmup_steps=4).train()
+    features, teacher = batch()
+    shares = []
+    for _ in range(5):
+        loss, stats = module(features, LENGTHS, teacher, TOKENS)
+        whole = module.config.alpha * stats["loss_gwd"] + (1 - module.config.alpha) * stats["loss_wd"]
+        shares.append((loss / (whole + stats["loss_align"])).item())
+    assert shares == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0], abs=1e-5)
+    resumed = make(warmup_steps=4)
+    resumed.load_state_dict(module.state_dict())
+    assert resumed.eval()._ramp() == 1.0 and resumed.steps == 5
+
+
+def test_the_teachers_mean_is_that_of_all_rows_seen() -> None:
+    module = make().train()
+    rows = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        features, teacher = torch.randn(2, 9, WIDTH), 3 + torch.randn(2, 3, TEACHER)
+        module(features, LENGTHS, teacher, TOKENS)
+        rows += [teacher[0], teacher[1, :2]]
+    torch.testing.assert_close(module.teacher_mean, torch.cat(rows).mean(0))
+    seen = module.teacher_mean.clone()
+    module.eval()(features, LENGTHS, teacher + 5, TOKENS)
+    assert torch.equal(module.teacher_mean, seen)
+
+
+def test_half_precision_under_autocast_equals_float32() -> None:
+    module = make(centre=False).eval()
+    features, teacher = batch()
+    exact, _ = module(features, LENGTHS, teacher, TOKENS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half, _ = module(features.bfloat16(), LENGTHS, teacher, TOKENS)
+    assert half.dtype == torch.float32 and half.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_a_teacher_of_another_width_is_refused() -> None:
+    features, teacher = batch()
+    with pytest.raises(UserError, match=r"teacher_width is 5, but .* 6 columns: set teacher_width: 6"):
+        make()(features, LENGTHS, torch.nn.functional.pad(teacher, (0, 1)), TOKENS)
+
+
+def test_alignment_is_zero_for_a_plan_that_matches_equal_vectors() -> None:
+    nodes = torch.randn(1, 4, 3)
+    plan = torch.eye(4)[None] / 4
+    assert alignment(nodes, 2 * nodes, plan, torch.tensor([4])).item() == pytest.approx(0, abs=1e-6)
+    assert alignment(nodes, -nodes, plan, torch.tensor([4])).item() == pytest.approx(2, abs=1e-6)
+
+
+def test_stacking_averages_valid_neighbours_only() -> None:
+    nodes = torch.arange(5.0).view(1, 5, 1)
+    nodes[0, 3:] = 99.0
+    graph = Graph(nodes, torch.tensor([3])).stacked(2)
+    assert graph.lengths.tolist() == [2] and graph.nodes[0, :2, 0].tolist() == [0.5, 2.0]
+    weighted = Graph(nodes, torch.tensor([3]), torch.tensor([[3.0, 1.0, 1.0, 9.0, 9.0]])).stacked(2)
+    assert weighted.nodes[0, :2, 0].tolist() == [0.25, 2.0] and weighted.weights[0, :2].tolist() == [4.0, 1.0]
