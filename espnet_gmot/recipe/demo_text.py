@@ -1,8 +1,8 @@
 """A small Mandarin grammar, rich in homophones, for the synthetic demo corpus.
 
 The sentences are about a family's day. Nearly every content character has a homophone in another phrase (他/她/它,
-在/再, 做/作/坐/座, 骑/棋/旗, 是/事/市/试/室, 园/元/员/圆, 完/玩, 课/客/刻, ...): the sound alone does not tell which one is
-meant, the sentence does. That is the kind of knowledge a language model has and a recogniser must learn.
+在/再, 做/作/坐/座, 骑/棋/旗, 是/事/市/试/室, 园/元/员/圆, 完/玩, 课/客/刻, ...): the sound alone does not tell which
+one is meant, the sentence does. That is the kind of knowledge a language model has and a recogniser must learn.
 """
 
 from __future__ import annotations
