@@ -1,0 +1,95 @@
+"""Temporal-order priors: additive linear costs that prefer monotonic alignments."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["diagonal_prior", "order_prior"]
+
+
+def order_prior(
+    acoustic_lengths: Tensor,
+    linguistic_lengths: Tensor,
+    frames: int | None = None,
+    tokens: int | None = None,
+    *,
+    lambda1: float = 50.0,
+    lambda2: float = 0.1,
+    delta: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Order-preserving Wasserstein prior of Su and Hua [1]_ as an additive cost.
+
+    Their kernel K = P∘exp((S − D)/λ2), with S = λ1/(x² + 1), x = i/T − j/U, P the Gaussian of the distance
+    d = |x|/sqrt(1/T² + 1/U²) to the diagonal with deviation δ, is exp(−(D + prior)/λ2) for
+    prior = −S − λ2·log P. Constants that no plan of fixed mass feels are left out, so that the prior is 0 on the diagonal:
+    prior = λ1·x²/(1 + x²) + λ2·d²/(2δ²).
+
+    Args:
+        acoustic_lengths: (B,) frames T of each sample.
+        linguistic_lengths: (B,) tokens U of each sample.
+        frames: padded number of frames; the longest by default.
+        tokens: padded number of tokens; the longest by default.
+        lambda1: weight of the inverse difference moment, in units of the cost.
+        lambda2: weight of the Gaussian, in units of the cost (their ε).
+        delta: deviation of the Gaussian, in units of the diagonal's thickness.
+        dtype: floating type of the result.
+
+    Returns:
+        (B, frames, tokens), 0 on padding.
+
+    References:
+        .. [1] Su and Hua, "Order-preserving Wasserstein distance for sequence matching", CVPR 2017.
+    """
+    if delta <= 0:
+        raise ValueError(f"delta is {delta}; expected a positive number")
+    offset, valid, reach = _offsets(acoustic_lengths, linguistic_lengths, frames, tokens, dtype)
+    square = offset.square()
+    prior = lambda1 * square / (1.0 + square) + lambda2 * square / (2.0 * delta * delta * reach)
+    return prior * valid
+
+
+def diagonal_prior(
+    acoustic_lengths: Tensor,
+    linguistic_lengths: Tensor,
+    frames: int | None = None,
+    tokens: int | None = None,
+    *,
+    width: float = 0.1,
+    weight: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """A band around the diagonal: free within |i/T − j/U| ≤ width, then rising by `weight` per unit of x.
+
+    Args:
+        acoustic_lengths: (B,) frames T of each sample.
+        linguistic_lengths: (B,) tokens U of each sample.
+        frames: padded number of frames; the longest by default.
+        tokens: padded number of tokens; the longest by default.
+        width: half width of the free band, as a fraction of the sequence, in [0, 1].
+        weight: slope outside the band, in units of the cost.
+        dtype: floating type of the result.
+
+    Returns:
+        (B, frames, tokens), 0 inside the band and on padding.
+    """
+    if not 0.0 <= width <= 1.0:
+        raise ValueError(f"width is {width}; expected a fraction in [0, 1]")
+    offset, valid, _ = _offsets(acoustic_lengths, linguistic_lengths, frames, tokens, dtype)
+    return weight * (offset.abs() - width).clamp(min=0.0) * valid
+
+
+def _offsets(
+    acoustic_lengths: Tensor, linguistic_lengths: Tensor, frames: int | None, tokens: int | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """i/T − j/U counted from one, the valid block and 1/T² + 1/U², each broadcastable to (B, frames, tokens)."""
+    frames = int(acoustic_lengths.max()) if frames is None else frames
+    tokens = int(linguistic_lengths.max()) if tokens is None else tokens
+    device = acoustic_lengths.device
+    big_t = acoustic_lengths.to(dtype).clamp(min=1)[:, None, None]
+    big_u = linguistic_lengths.to(dtype).clamp(min=1)[:, None, None]
+    i = torch.arange(1, frames + 1, device=device, dtype=dtype)[None, :, None]
+    j = torch.arange(1, tokens + 1, device=device, dtype=dtype)[None, None, :]
+    valid = (i <= acoustic_lengths[:, None, None]) & (j <= linguistic_lengths[:, None, None])
+    return i / big_t - j / big_u, valid.to(dtype), big_t**-2 + big_u**-2

@@ -1,0 +1,167 @@
+"""A batch of fused Gromov-Wasserstein problems: checked, masked, normalised."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from espnet_gmot.transport.edges import Edges
+
+__all__ = ["Options", "Problem", "make_problem"]
+
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the solver is asked for, the same for every sample; `fused_gromov_wasserstein` documents each field."""
+
+    alpha: float = 0.5
+    epsilon: float = 0.02
+    epsilon_relative: bool = True
+    rho_acoustic: float = math.inf
+    rho_linguistic: float = math.inf
+    outer_iterations: int = 20
+    inner_iterations: int = 20
+    tolerance: float = 1e-3
+    method: str = "proximal"
+    annealing: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.alpha <= 1.0:
+            raise ValueError(f"alpha is {self.alpha}; expected a number in [0, 1]")
+        if not (self.epsilon > 0.0 and math.isfinite(self.epsilon)):
+            raise ValueError(f"epsilon is {self.epsilon}; expected a positive number")
+        for name in ("rho_acoustic", "rho_linguistic"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a number from 0 to inf")
+        for name in ("outer_iterations", "inner_iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not self.tolerance >= 0.0:
+            raise ValueError(f"tolerance is {self.tolerance}; expected a number of at least 0")
+        if self.method not in ("proximal", "mirror"):
+            raise ValueError(f"method is {self.method!r}; expected 'proximal' or 'mirror'")
+        if not self.annealing >= 1.0:
+            raise ValueError(f"annealing is {self.annealing}; expected a factor of at least 1")
+
+    @property
+    def balanced(self) -> bool:
+        """Both marginals are hard constraints."""
+        return math.isinf(self.rho_acoustic) and math.isinf(self.rho_linguistic)
+
+    def temperature(self, step: int) -> float:
+        """Factor on ε at an outer step: from `annealing` down to 1 over the first half of the steps, geometrically."""
+        if self.annealing == 1.0:
+            return 1.0
+        return self.annealing ** max(0.0, 1.0 - step / max(1.0, 0.5 * self.outer_iterations))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A masked batch without gradient: B samples, T frames, U tokens; weights are 0 on padding."""
+
+    cost: Tensor  # (B, T, U)
+    prior: Tensor | None  # (B, T, U)
+    acoustic: Edges  # (B, T, T)
+    linguistic: Edges  # (B, U, U)
+    acoustic_weights: Tensor  # (B, T), sums 1, or 0 for an empty sample
+    linguistic_weights: Tensor  # (B, U)
+    acoustic_lengths: Tensor  # (B,)
+    linguistic_lengths: Tensor  # (B,)
+    initial_plan: Tensor | None  # (B, T, U)
+    options: Options
+
+    def support(self) -> Tensor:
+        """Where a plan may have mass, (B, T, U) bool."""
+        return (self.acoustic_weights > 0)[:, :, None] & (self.linguistic_weights > 0)[:, None, :]
+
+    def linear_cost(self) -> Tensor:
+        """(1 − α)·cost + prior on the support, 0 elsewhere, (B, T, U)."""
+        linear = (1.0 - self.options.alpha) * self.cost
+        if self.prior is not None:
+            linear = linear + self.prior
+        return linear.masked_fill_(~self.support(), 0.0)
+
+    def scale(self, linear: Tensor) -> Tensor:
+        """Mean magnitude of the effective cost under the product plan, (B,): the unit of a relative ε."""
+        a, b = self.acoustic_weights, self.linguistic_weights
+        scale = torch.einsum("bt,btu,bu->b", a, linear.abs(), b)
+        if self.options.alpha > 0.0:
+            squares = (self.acoustic.hadamard(self.acoustic, a) * a).sum(-1)
+            squares = squares + (self.linguistic.hadamard(self.linguistic, b) * b).sum(-1)
+            means = [
+                (edges.apply(w.unsqueeze(-1)).squeeze(-1) * w).sum(-1)
+                for edges, w in ((self.acoustic, a), (self.linguistic, b))
+            ]
+            scale = scale + 2.0 * self.options.alpha * (squares - 2.0 * means[0] * means[1]).clamp(min=0.0)
+        return torch.where(scale > TINY, scale, torch.ones_like(scale))
+
+
+def make_problem(
+    cost: Tensor,
+    acoustic: Edges,
+    linguistic: Edges,
+    acoustic_lengths: Tensor,
+    linguistic_lengths: Tensor,
+    acoustic_weights: Tensor | None,
+    linguistic_weights: Tensor | None,
+    prior: Tensor | None,
+    initial_plan: Tensor | None,
+    options: Options,
+) -> Problem:
+    """Check every shape, raise half precision to float32, mask and normalise the weights.
+
+    Raises:
+        ValueError: names the argument, its shape and the one expected.
+    """
+    if cost.dim() != 3:
+        raise ValueError(f"cost has shape {tuple(cost.shape)}; expected (B, T, U)")
+    batch, frames, tokens = cost.shape
+    for name, edges, size in (("acoustic_edges", acoustic, frames), ("linguistic_edges", linguistic, tokens)):
+        if edges.shape != (batch, size):
+            raise ValueError(f"{name} have (B, N) = {tuple(edges.shape)}; expected {(batch, size)} from the cost")
+    for name, plan in (("prior", prior), ("initial_plan", initial_plan)):
+        if plan is not None and plan.shape != cost.shape:
+            raise ValueError(f"{name} has shape {tuple(plan.shape)}; expected {tuple(cost.shape)} as the cost")
+    dtype = torch.float64 if cost.dtype == torch.float64 else torch.float32
+    device = cost.device
+    weights, lengths = [], []
+    for side, size, length, weight in (
+        ("acoustic", frames, acoustic_lengths, acoustic_weights),
+        ("linguistic", tokens, linguistic_lengths, linguistic_weights),
+    ):
+        if length.shape != (batch,):
+            raise ValueError(f"{side}_lengths has shape {tuple(length.shape)}; expected ({batch},)")
+        if weight is not None and weight.shape != (batch, size):
+            raise ValueError(f"{side}_weights has shape {tuple(weight.shape)}; expected ({batch}, {size})")
+        lengths.append(length.to(device=device, dtype=torch.long).clamp(0, size))
+        weights.append(_normalised(weight, lengths[-1], size, dtype))
+    # a sample with one empty side has nothing to transport
+    full = ((weights[0].sum(-1) > 0) & (weights[1].sum(-1) > 0)).to(dtype).unsqueeze(-1)
+    return Problem(
+        cost=cost.detach().to(dtype),
+        prior=None if prior is None else prior.detach().to(dtype),
+        acoustic=acoustic.detach().to(dtype),
+        linguistic=linguistic.detach().to(dtype),
+        acoustic_weights=weights[0] * full,
+        linguistic_weights=weights[1] * full,
+        acoustic_lengths=lengths[0],
+        linguistic_lengths=lengths[1],
+        initial_plan=None if initial_plan is None else initial_plan.detach().to(dtype),
+        options=options,
+    )
+
+
+def _normalised(weights: Tensor | None, lengths: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """Non-negative weights that sum to one over the valid nodes; uniform by default; (B, N)."""
+    valid = torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+    if weights is None:
+        return valid.to(dtype) / lengths.clamp(min=1).to(dtype)[:, None]
+    weights = weights.detach().to(dtype).clamp(min=0.0).masked_fill(~valid, 0.0)
+    # by the largest first, so that neither huge nor tiny weights leave the floating range
+    weights = weights / weights.amax(-1, keepdim=True).clamp(min=TINY) if size else weights
+    return weights / weights.sum(-1, keepdim=True).clamp(min=TINY)

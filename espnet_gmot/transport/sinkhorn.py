@@ -1,0 +1,85 @@
+"""Sinkhorn's scaling in the log domain, balanced or KL-relaxed, and rounding to exact marginals."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["NOTHING", "round_plan", "sinkhorn_log"]
+
+NOTHING = -1e30  # the logarithm of no mass: finite, so that differences and maxima stay finite
+
+
+def sinkhorn_log(
+    kernel: Tensor,
+    log_a: Tensor,
+    log_b: Tensor,
+    f: Tensor,
+    g: Tensor,
+    epsilon: Tensor,
+    rho_a: float,
+    rho_b: float,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    """Potentials f, g such that exp(kernel + f + g) has the marginals a and b, or is near them in KL.
+
+    Args:
+        kernel: (B, T, U) log kernel, `NOTHING` off the support.
+        log_a: (B, T, 1) log weights, `NOTHING` where zero.
+        log_b: (B, 1, U) likewise.
+        f: (B, T, 1) potentials to start from, in units of ε.
+        g: (B, 1, U) likewise.
+        epsilon: (B, 1, 1) the entropic strength that `rho_a` and `rho_b` compete with.
+        rho_a: strength of the KL penalty on the rows' marginal; inf for an exact one, 0 for none.
+        rho_b: likewise for the columns.
+        iterations: number of updates of each side; the rows come last.
+
+    Returns:
+        f and g; 0 where there is no mass.
+    """
+    has_a, has_b = log_a > 0.5 * NOTHING, log_b > 0.5 * NOTHING
+    power_a, power_b = _power(rho_a, epsilon), _power(rho_b, epsilon)
+    for _ in range(iterations):
+        g = torch.where(has_b, power_b * (log_b - torch.logsumexp(kernel + f, 1, keepdim=True)), 0.0)
+        f = torch.where(has_a, power_a * (log_a - torch.logsumexp(kernel + g, 2, keepdim=True)), 0.0)
+    return f, g
+
+
+def _power(rho: float, epsilon: Tensor) -> Tensor:
+    """ρ/(ρ + ε), the exponent of a relaxed Sinkhorn update."""
+    return torch.ones_like(epsilon) if math.isinf(rho) else rho / (rho + epsilon)
+
+
+def round_plan(plan: Tensor, a: Tensor, b: Tensor, balanced_a: bool = True, balanced_b: bool = True) -> Tensor:
+    """The nearby plan with exact marginals (Altschuler, Weed and Rigollet 2017, algorithm 2).
+
+    With one balanced side, that side's rows or columns are scaled (an empty one is filled in proportion to the
+    other side's weights); with none, the plan is returned as it is.
+
+    Args:
+        plan: (B, T, U), non-negative.
+        a: (B, T) row marginal.
+        b: (B, U) column marginal.
+        balanced_a: rows must sum to a.
+        balanced_b: columns must sum to b.
+    """
+    if balanced_a and balanced_b:
+        plan = plan * _ratio(a, plan.sum(2)).clamp(max=1.0)[:, :, None]
+        plan = plan * _ratio(b, plan.sum(1)).clamp(max=1.0)[:, None, :]
+        missing_a, missing_b = (a - plan.sum(2)).clamp(min=0.0), (b - plan.sum(1)).clamp(min=0.0)
+        missing = missing_b / missing_a.sum(-1, keepdim=True).clamp(min=1e-30)
+        return plan + missing_a[:, :, None] * missing[:, None, :]
+    if balanced_a:
+        rows = plan.sum(2)
+        filled = torch.where((rows > 1e-30)[:, :, None], plan, b[:, None, :])
+        return filled * _ratio(a, filled.sum(2))[:, :, None]
+    if balanced_b:
+        return round_plan(plan.mT, b, a, True, False).mT
+    return plan
+
+
+def _ratio(target: Tensor, actual: Tensor) -> Tensor:
+    """target / actual, 0 where nothing is there to scale."""
+    return torch.where(actual > 1e-30, target / actual.clamp(min=1e-30), 0.0)
