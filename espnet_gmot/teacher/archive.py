@@ -39,7 +39,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"{path}: no disk space left; free some or choose another folder and run again (finished parts are kept)"
+                f"{path}: no disk space left; free some or choose another folder, then run again to continue"
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error

@@ -13,6 +13,20 @@ _WORD = re.compile(r"[0-9A-Za-z\u00c0-\u024f\uff10-\uff19\uff21-\uff3a\uff41-\uf
 _PROBE = "a"
 
 
+def surroundings(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer puts before and after a text, such as ([CLS], [SEP]).
+
+    Raises:
+        UserError: it also puts them elsewhere.
+    """
+    inner: list[int] = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    outer: list[int] = tokenizer(_PROBE)["input_ids"]
+    for start in range(len(outer) - len(inner), -1, -1):
+        if outer[start : start + len(inner)] == inner:
+            return outer[:start], outer[start + len(inner) :]
+    raise UserError(f"{tokenizer.name_or_path}: its tokenizer mixes special tokens into the text; choose another model")
+
+
 class TokenMap:
     """Turns transcripts into id sequences with the special tokens the encoder expects around them.
 
@@ -31,15 +45,11 @@ class TokenMap:
         self.tokenizer, self.model, self.limit = tokenizer, model, limit
         self._words: dict[str, str] = {}
         self._known: dict[str, bool] = {}
-        inner, outer = self._ids([_PROBE], special=False)[0], self._ids([_PROBE])[0]
-        starts = [i for i in range(len(outer) - len(inner) + 1) if outer[i : i + len(inner)] == inner]
-        if not starts:
-            raise UserError(f"teacher {model!r}: its tokenizer mixes special tokens into the text; choose another")
-        self.prefix: int = starts[-1]
-        self.suffix: int = len(outer) - len(inner) - self.prefix
+        prefix, suffix = surroundings(tokenizer)
+        self.prefix, self.suffix = len(prefix), len(suffix)
 
     def _ids(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
-        options = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
+        options = {"return_attention_mask": False, "verbose": False}
         return self.tokenizer(list(texts), add_special_tokens=special, **options)["input_ids"]
 
     def _is_known(self, text: str) -> bool:

@@ -1,0 +1,383 @@
+"""`python3 -m espnet_gmot pretrain-plm`: train a small character BERT on masked text, or adapt a given model."""
+
+import argparse
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.teacher.archive import replacing, write_json
+from espnet_gmot.teacher.corpus import Masker, batches, build_tokenizer, encode, read_sentences
+from espnet_gmot.teacher.loading import from_pretrained, load_tokenizer, quiet_transformers
+from espnet_gmot.version import __version__
+
+_LOG = logging.getLogger(__name__)
+_MOST_HELD_OUT = 1000
+_LR_SCRATCH, _LR_ADAPT = 1e-3, 5e-5
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """What pretrain-plm trains.
+
+    Attributes:
+        init: folder or hub name to adapt; None trains from scratch.
+        layers, width, heads: size of a model from scratch.
+        vocab_min_count: characters rarer than this are [UNK] (from scratch only).
+        epochs: passes over the text.
+        steps: updates instead of ``epochs``.
+        batch_size: sentences per update.
+        lr: peak learning rate, after a linear warm-up and before a linear decay to zero; None: 1e-3 from scratch,
+            5e-5 with ``init``.
+        warmup: share of the updates spent warming up.
+        mask_rate: share of tokens to predict.
+        max_length: tokens per sequence, special tokens included.
+        held_out: share of the sentences kept for measuring.
+        seed: of everything random.
+    """
+
+    init: str | None = None
+    layers: int = 4
+    width: int = 192
+    heads: int = 4
+    vocab_min_count: int = 1
+    epochs: int = 10
+    steps: int | None = None
+    batch_size: int = 64
+    lr: float | None = None
+    warmup: float = 0.1
+    mask_rate: float = 0.15
+    max_length: int = 128
+    held_out: float = 0.05
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise a ``UserError`` for a value out of range."""
+        for name in ("layers", "width", "heads", "vocab_min_count", "epochs", "steps", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} {value}: must be at least 1")
+        for name in ("mask_rate", "held_out"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must lie between 0 and 1")
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"--warmup {self.warmup}: must lie between 0 and 1")
+        if self.lr is not None and not 0 < self.lr < 1:
+            raise UserError(f"--lr {self.lr}: must lie between 0 and 1")
+        if self.width % self.heads:
+            raise UserError(f"--width {self.width}: must be a multiple of --heads {self.heads}")
+        if not 8 <= self.max_length <= 512:
+            raise UserError(f"--max_length {self.max_length}: must lie between 8 and 512")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Masked-LM quality: mean cross-entropy in nats per masked token, and the share of them predicted right."""
+
+    loss: float
+    accuracy: float
+
+
+class Pretrainer:
+    """One masked-LM training run whose every update is decided by (seed, step), so that it can stop and go on.
+
+    Args:
+        options: what to train.
+        sentences: the text.
+        out: folder for the checkpoint and the finished model.
+        device: torch device.
+    """
+
+    def __init__(self, options: PretrainOptions, sentences: list[str], out: Path, device: str = "cpu") -> None:
+        self.options, self.out, self.device = options, out, device
+        self.checkpoint = out / "checkpoint.pt"
+        torch.manual_seed(options.seed)
+        order = torch.randperm(len(sentences)).tolist()
+        held = max(1, min(_MOST_HELD_OUT, round(options.held_out * len(sentences))))
+        self.tokenizer, self.model = adapt(options) if options.init else create(options, sentences)
+        self.model.to(device, torch.float32)
+        self.train_ids = encode(self.tokenizer, [sentences[i] for i in order[held:]], options.max_length)
+        self.held_ids = encode(self.tokenizer, [sentences[i] for i in order[:held]], options.max_length)
+        if not self.train_ids or not self.held_ids:
+            raise UserError("--text: its characters are unknown to the vocabulary; use a lower --vocab_min_count")
+        self.masker = Masker(self.tokenizer, options.mask_rate)
+        self.epoch_steps = math.ceil(len(self.train_ids) / options.batch_size)
+        self.steps = options.steps or options.epochs * self.epoch_steps
+        lr = options.lr or (_LR_ADAPT if options.init else _LR_SCRATCH)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=0.01)
+        warm = max(1, round(options.warmup * self.steps))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: min((step + 1) / warm, (self.steps - step) / max(1, self.steps - warm))
+        )
+        self.step = 0
+
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + epoch)
+        return list(batches([len(ids) for ids in self.train_ids], self.options.batch_size, generator))
+
+    def _forward(self, sequences: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Mean loss, number of right predictions and number of masked tokens."""
+        batch = {k: v.to(self.device) for k, v in self.masker(sequences).items()}
+        result = self.model(**batch)
+        masked = batch["labels"] != -100
+        right = (result.logits[masked].argmax(-1) == batch["labels"][masked]).sum()
+        return result.loss, right, int(masked.sum())
+
+    def update(self, indices: list[int]) -> float:
+        """One optimiser step on the training sequences ``indices``; returns the loss."""
+        torch.manual_seed(self.options.seed * 1_000_003 + self.step)
+        self.model.train()
+        loss, _, _ = self._forward([self.train_ids[i] for i in indices])
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.step += 1
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def evaluate(self) -> Score:
+        """Score on the held-out sentences, always with the same tokens masked."""
+        self.model.eval()
+        torch.manual_seed(self.options.seed)
+        loss, right, count = 0.0, 0, 0
+        ordered = sorted(self.held_ids, key=len)
+        for start in range(0, len(ordered), self.options.batch_size):
+            mean, good, masked = self._forward(ordered[start : start + self.options.batch_size])
+            loss, right, count = loss + float(mean) * masked, right + int(good), count + masked
+        return Score(loss / count, right / count)
+
+    def save_checkpoint(self) -> None:
+        """Write all state to ``checkpoint.pt``, in one step."""
+        state = {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        with replacing(self.checkpoint, "wb") as handle:
+            torch.save(state | {"schedule": self.schedule.state_dict()}, handle)
+
+    def load_checkpoint(self) -> None:
+        """Continue from ``checkpoint.pt`` if there is one.
+
+        Raises:
+            UserError: the file is truncated.
+        """
+        if not self.checkpoint.exists():
+            return
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        except (RuntimeError, EOFError, OSError) as error:
+            raise UserError(
+                f"{self.checkpoint}: unreadable ({type(error).__name__}); delete it to start anew"
+            ) from error
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step = state["step"]
+        _LOG.info("continuing after update %d of %d", self.step, self.steps)
+
+    def train(self, save_seconds: float) -> Score:
+        """Train to the end, writing a checkpoint every ``save_seconds``; returns the final held-out score."""
+        from tqdm import tqdm
+
+        saved = time.monotonic()
+        bar = tqdm(total=self.steps, initial=self.step, desc="pretrain-plm", unit="update", mininterval=1)
+        with bar:
+            while self.step < self.steps:
+                for indices in self._epoch(self.step // self.epoch_steps)[self.step % self.epoch_steps :]:
+                    bar.set_postfix(loss=f"{self.update(indices):.3f}", refresh=False)
+                    bar.update()
+                    if time.monotonic() - saved >= save_seconds:
+                        self.save_checkpoint()
+                        saved = time.monotonic()
+                    if self.step == self.steps:
+                        break
+                score = self.evaluate()
+                bar.write(
+                    f"update {self.step}/{self.steps}: held-out loss {score.loss:.3f}, "
+                    f"masked accuracy {score.accuracy:.3f}"
+                )
+        return score if self.step else self.evaluate()
+
+    def save(self) -> None:
+        """Write model, tokenizer and vocab.txt to ``out`` as transformers reads them."""
+        temporary = self.out / ".saving"
+        shutil.rmtree(temporary, ignore_errors=True)
+        with quiet_transformers():
+            self.model.save_pretrained(temporary)
+            self.tokenizer.save_pretrained(temporary)
+        vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+        if self.model.config.model_type == "bert":
+            (temporary / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in vocabulary), encoding="utf-8")
+        for path in temporary.iterdir():
+            os.replace(path, self.out / path.name)
+        temporary.rmdir()
+
+
+def create(options: PretrainOptions, sentences: list[str]) -> tuple[Any, Any]:
+    """A new character tokenizer and an untrained BERT masked LM for it."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    tokenizer = build_tokenizer(sentences, options.vocab_min_count)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=options.width,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        intermediate_size=4 * options.width,
+        max_position_embeddings=512,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return tokenizer, BertForMaskedLM(config)
+
+
+def adapt(options: PretrainOptions) -> tuple[Any, Any]:
+    """Tokenizer and masked LM of ``options.init``; an encoder without a prediction head gets a new one."""
+    from transformers import AutoModelForMaskedLM
+
+    tokenizer = load_tokenizer(str(options.init))
+    if tokenizer.mask_token is None:
+        raise UserError(f"--init {options.init}: its tokenizer has no mask token; give a masked LM such as a BERT")
+    model, report = from_pretrained(AutoModelForMaskedLM, str(options.init), output_loading_info=True)
+    if report["missing_keys"]:
+        _LOG.warning("%s: %d tensors start untrained (no prediction head?)", options.init, len(report["missing_keys"]))
+    return tokenizer, model
+
+
+def _claim(out: Path, identity: dict[str, Any], overwrite: bool) -> bool:
+    """Make ``out`` this run's folder; returns whether the run is finished already.
+
+    Raises:
+        UserError: the folder belongs to a run with other options or text, and ``overwrite`` is not given.
+    """
+    plan, finished = out / "pretrain.json", out / "checkpoint.pt"
+    known = json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else None
+    if known is not None and known["identity"] != identity and not overwrite:
+        changed = [k for k in identity if known["identity"].get(k) != identity[k]]
+        values = ", ".join(f"{k} was {known['identity'].get(k)}, now {identity[k]}" for k in changed)
+        raise UserError(f"--out {out}: holds a run with other options ({values}); choose another --out or --overwrite")
+    if known is not None and known["identity"] == identity:
+        return bool(known["finished"])
+    finished.unlink(missing_ok=True)
+    write_json(plan, {"identity": identity, "finished": False})
+    return False
+
+
+def pretrain(
+    options: PretrainOptions,
+    files: list[Path],
+    out: Path,
+    *,
+    text_format: str = "plain",
+    device: str = "cpu",
+    save_seconds: float = 60,
+    overwrite: bool = False,
+) -> Score:
+    """Train a masked LM on text files and save it to ``out``, continuing a run that was interrupted there.
+
+    Args:
+        options: what to train.
+        files: UTF-8 text.
+        out: folder for the model, its tokenizer and ``pretrain.json`` (options, text digest, score).
+        text_format: ``kaldi`` (``utterance transcript``) or ``plain`` (a sentence per line).
+        device: torch device.
+        save_seconds: time between checkpoints.
+        overwrite: replace a run with other options.
+
+    Returns:
+        The score on held-out sentences; a finished run is not repeated.
+
+    Raises:
+        UserError: bad options or text, or ``out`` belongs to another run.
+    """
+    options.check()
+    sentences = read_sentences(files, text_format)
+    text = hashlib.sha256("\n".join(sentences).encode()).hexdigest()
+    identity = asdict(options) | {"sentences": len(sentences), "text_digest": text}
+    if _claim(out, identity, overwrite):
+        score = json.loads((out / "pretrain.json").read_text(encoding="utf-8"))["score"]
+        _LOG.info("%s: already finished, held-out loss %.3f, accuracy %.3f", out, score["loss"], score["accuracy"])
+        return Score(**score)
+    with torch.random.fork_rng(devices=[]):
+        run = Pretrainer(options, sentences, out, device)
+        run.load_checkpoint()
+        parameters = sum(p.numel() for p in run.model.parameters())
+        _LOG.info(
+            "%d sentences, %d tokens in the vocabulary, %d parameters", len(sentences), len(run.tokenizer), parameters
+        )
+        score = run.train(save_seconds)
+    run.save()
+    versions = {"espnet_gmot": __version__, "torch": torch.__version__}
+    write_json(
+        out / "pretrain.json",
+        {
+            "identity": identity,
+            "finished": True,
+            "score": asdict(score),
+            "text": [*map(str, files)],
+            "versions": versions,
+        },
+    )
+    run.checkpoint.unlink(missing_ok=True)
+    return score
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of pretrain-plm."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m espnet_gmot pretrain-plm",
+        description="Masked-LM training of a small character BERT from scratch, or of a given model (--init) on text "
+        "of your domain. A rerun continues an interrupted run; a finished one is left as it is.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder for model and tokenizer")
+    add("--text", type=Path, nargs="+", required=True, help="UTF-8 text files")
+    add("--text_format", choices=["plain", "kaldi"], default="plain", help="sentences, or `utterance transcript` lines")
+    add("--init", help="folder or hub name of a model to adapt; without it a new model is trained")
+    helps = {
+        "layers": "layers of a new model",
+        "width": "hidden size of a new model",
+        "heads": "attention heads of a new model",
+        "vocab_min_count": "rarer characters are [UNK] in a new model",
+        "epochs": "passes over the text",
+        "steps": "updates, instead of --epochs",
+        "batch_size": "sentences per update",
+        "lr": f"peak learning rate; by default {_LR_SCRATCH} for a new model, {_LR_ADAPT} with --init",
+        "warmup": "share of updates with a rising learning rate",
+        "mask_rate": "share of tokens to predict",
+        "max_length": "tokens per sequence; longer sentences are cut",
+        "held_out": "share of sentences kept for measuring",
+        "seed": "of everything random",
+    }
+    floats = {"lr", "warmup", "mask_rate", "held_out"}
+    for field in fields(PretrainOptions):
+        if field.name in helps:
+            kind = float if field.name in floats else int
+            add(f"--{field.name}", type=kind, default=field.default, help=helps[field.name])
+    add("--device", default="cpu", help="cpu, cuda, cuda:1 …")
+    add("--save_seconds", type=float, default=60, help="time between checkpoints")
+    add("--overwrite", action="store_true", help="replace a run with other options in --out")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `python3 -m espnet_gmot pretrain-plm`."""
+    args = vars(get_parser().parse_args(argv))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    options = PretrainOptions(**{field.name: args.pop(field.name) for field in fields(PretrainOptions)})
+    out = args.pop("out")
+    score = pretrain(options, args.pop("text"), out, **args)
+    _LOG.info("finished: %s, held-out loss %.3f, masked accuracy %.3f", out, score.loss, score.accuracy)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
