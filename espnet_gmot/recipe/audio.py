@@ -1,0 +1,177 @@
+"""Stage 3 for ``feats_type raw``: every wav.scp entry becomes an audio file or an archive entry of one format."""
+
+import io
+import shlex
+import shutil
+import subprocess
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.recipe.files import fingerprint, is_complete, set_complete, write_text
+from espnet_gmot.recipe.speed import change_speed, perturbed_source
+from espnet_gmot.recipe.tables import read_table, split_table
+
+VERSION = "1"
+"""Part of the fingerprint; raise it when the output changes."""
+
+
+def format_wav_scp(
+    source: str | Path, target: str | Path, *, audio_format: str, fs: int, nj: int, processes: int
+) -> dict[str, dict[str, str]]:
+    """Format all entries of ``source``; finished parts are kept.
+
+    Args:
+        source: wav.scp whose entries are files or pipes.
+        target: data directory; the audio goes to ``target/data/format.N``.
+        audio_format: wav, flac, wav.ark or flac.ark.
+        fs: sampling rate of the output in Hz.
+        nj: number of parts.
+        processes: number of processes at a time.
+
+    Returns:
+        The tables wav.scp and utt2num_samples.
+
+    Raises:
+        UserError: unreadable audio, naming the utterance and the file.
+    """
+    source, target = Path(source), Path(target)
+    total = len(read_table(source))
+    if total == 0:
+        raise UserError(f"{source}: empty; run the earlier stages again")
+    nj = min(nj, total)
+    parts = [target / "logs" / f"wav.{index}.scp" for index in range(1, nj + 1)]
+    split_table(source, parts)
+    folders = [target / "data" / f"format.{index}" for index in range(1, nj + 1)]
+    with tqdm(total=total, desc=f"format {target.name}", unit="utt", mininterval=1.0) as bar:
+        if processes == 1:
+            for part, folder in zip(parts, folders, strict=True):
+                bar.update(format_part(part, folder, audio_format, fs))
+        else:
+            # "fork" would copy whatever the parent has open; these workers need numpy and soundfile only
+            with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
+                pairs = zip(parts, folders, strict=True)
+                jobs = [pool.submit(format_part, part, folder, audio_format, fs) for part, folder in pairs]
+                try:
+                    for job in as_completed(jobs):
+                        bar.update(job.result())
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+    made: dict[str, dict[str, str]] = {"wav.scp": {}, "utt2num_samples": {}}
+    for name, table in made.items():
+        for folder in folders:
+            table.update(read_table(folder / name))
+    return made
+
+
+def format_part(part: Path, folder: Path, audio_format: str, fs: int) -> int:
+    """Format one part's entries into ``folder``; return how many there are."""
+    entries = read_table(part)
+    words = [VERSION, audio_format, str(fs), *(f"{key} {entry}" for key, entry in entries.items())]
+    mark = fingerprint(words, [path for entry in entries.values() if (path := _path(entry))])
+    if is_complete(folder, mark):
+        return len(entries)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    writer = _write_archive if audio_format.endswith(".ark") else _write_files
+    lengths = writer(entries, folder, audio_format, fs)
+    write_text(folder / "utt2num_samples", "".join(f"{key} {length}\n" for key, length in lengths.items()))
+    set_complete(folder, mark)
+    return len(entries)
+
+
+def _path(entry: str) -> str | None:
+    perturbed = perturbed_source(entry)
+    if perturbed:
+        entry = perturbed[0]
+    return None if entry.endswith("|") else entry
+
+
+def _write_archive(entries: dict[str, str], folder: Path, audio_format: str, fs: int) -> dict[str, int]:
+    import kaldiio
+
+    lengths = {}
+    ark, scp = folder / "data_wav.ark", folder / "wav.scp"
+    options = {"format": audio_format.removesuffix(".ark"), "subtype": None}
+    with ark.open("wb") as output, scp.open("w", encoding="utf-8") as index:
+        for key, entry in entries.items():
+            wave, rate, _ = load(key, entry, fs)
+            kaldiio.save_ark(
+                output, {key: (wave, rate)}, scp=index, append=True, write_function="soundfile", write_kwargs=options
+            )
+            lengths[key] = len(wave)
+    return lengths
+
+
+def _write_files(entries: dict[str, str], folder: Path, audio_format: str, fs: int) -> dict[str, int]:
+    import soundfile
+
+    lengths, lines = {}, []
+    for key, entry in entries.items():
+        wave, rate, as_it_is = load(key, entry, fs, audio_format)
+        path = Path(entry) if as_it_is else folder / f"{key}.{audio_format}"
+        if not as_it_is:
+            soundfile.write(path, wave, rate, format=audio_format)
+        lines.append(f"{key} {path}\n")
+        lengths[key] = len(wave)
+    write_text(folder / "wav.scp", "".join(lines))
+    return lengths
+
+
+def load(key: str, entry: str, fs: int, audio_format: str | None = None) -> tuple[np.ndarray, int, bool]:
+    """Read one wav.scp entry.
+
+    Args:
+        key: utterance, for error messages.
+        entry: file, ``sox … speed F |`` (computed here, without sox) or another pipe (run by a shell).
+        fs: wanted sampling rate in Hz.
+        audio_format: wanted file format.
+
+    Returns:
+        The samples (N,) or (N, C), the rate, and whether the file already is what is wanted.
+
+    Raises:
+        UserError: unreadable audio or a pipe that fails.
+    """
+    import soundfile
+    import soxr
+
+    perturbed = perturbed_source(entry)
+    path = perturbed[0] if perturbed else entry
+    try:
+        stream = io.BytesIO(_run(key, path)) if path.endswith("|") else path
+        with soundfile.SoundFile(stream) as audio:
+            rate, subtype, wave = audio.samplerate, audio.subtype, audio.read()
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"{key}: {path}: unreadable audio ({error}); mend or remove it in data/") from error
+    if len(wave) == 0:
+        raise UserError(f"{key}: {path}: holds no samples; mend or remove it in data/")
+    as_it_is = rate == fs and path is entry and path.endswith(f".{audio_format}") and _is_default(audio_format, subtype)
+    if perturbed:
+        wave = change_speed(wave, rate, perturbed[1])
+    if rate != fs:
+        wave = soxr.resample(wave, rate, fs, quality="HQ")
+    return np.clip(wave, -1.0, 1.0), fs, as_it_is
+
+
+def _is_default(audio_format: str | None, subtype: str) -> bool:
+    import soundfile
+
+    return audio_format is not None and subtype == soundfile.default_subtype(audio_format)
+
+
+def _run(key: str, pipe: str) -> bytes:
+    command = pipe.rstrip("| ")
+    program = shlex.split(command)[0]
+    if shutil.which(program) is None:
+        raise UserError(f"{key}: wav.scp runs {program!r}, which is not installed; install it or name a file instead")
+    done = subprocess.run(command, shell=True, capture_output=True, check=False)
+    if done.returncode != 0:
+        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        raise UserError(f"{key}: {command!r} failed with status {done.returncode}: {reason[0]}")
+    return done.stdout

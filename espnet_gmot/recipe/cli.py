@@ -1,0 +1,155 @@
+"""``recipe``: asr.sh's stages in this process."""
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.recipe import dump, lm, options, score, tokens
+from espnet_gmot.recipe.decode import decode
+from espnet_gmot.recipe.layout import Layout
+from espnet_gmot.recipe.mains import Job as EspnetJob
+from espnet_gmot.recipe.mains import cores, run_one
+from espnet_gmot.recipe.results_md import write_results
+from espnet_gmot.recipe.speed import perturb_training_set
+from espnet_gmot.recipe.train import collect_stats, train
+
+
+def prepare(layout: Layout) -> None:
+    """Stage 1: the corpus's own local/data.sh."""
+    command = ["local/data.sh", *shlex.split(layout.args.local_data_opts)]
+    try:
+        status = subprocess.run(command, check=False).returncode
+    except OSError as error:
+        raise UserError(
+            f"local/data.sh: {error.strerror}; run from a recipe's folder, such as egs2/aishell_gmot/asr1"
+        ) from error
+    if status:
+        raise UserError(f"local/data.sh: exit status {status}; the reason is above; rerun to continue")
+
+
+def perturb(layout: Layout) -> None:
+    """Stage 2."""
+    args = layout.args
+    if not args.speed_perturb_factors:
+        print("no --speed_perturb_factors: nothing to do", flush=True)
+        return
+    if args.feats_type != "raw":
+        raise UserError(
+            f"--speed_perturb_factors {args.speed_perturb_factors!r}: needs --feats_type raw, or give an empty value"
+        )
+    perturb_training_set(args.train_set, args.speed_perturb_factors)
+
+
+def format_sets(layout: Layout) -> None:
+    """Stage 3."""
+    train_sets = [] if layout.args.skip_train else [layout.train_set, layout.valid_set]
+    if layout.args.skip_train and layout.args.eval_valid_set:
+        train_sets = [layout.valid_set]
+    for name in train_sets + layout.test_sets:
+        dump.format_set(layout, name, cores())
+
+
+def filter_sets(layout: Layout) -> None:
+    """Stage 4."""
+    for name in (layout.train_set, layout.valid_set):
+        dump.filter_set(layout, name)
+    dump.write_lm_text(layout)
+
+
+def list_tokens(layout: Layout) -> None:
+    """Stage 5."""
+    print(f"{layout.token_list}: {tokens.make_token_list(layout)} tokens", flush=True)
+
+
+def score_sets(layout: Layout) -> None:
+    """Stage 13."""
+    score.score(layout)
+    print(write_results(layout.asr_exp), flush=True)
+
+
+def pack(layout: Layout) -> None:
+    """Stage 14: config, parameters, statistics and results in one zip."""
+    args = layout.args
+    packed = layout.asr_exp / f"{layout.asr_exp.name}_{args.inference_asr_model.rsplit('.', 1)[0]}.zip"
+    command = ["asr", "--asr_train_config", f"{layout.asr_exp}/config.yaml"]
+    command += ["--asr_model_file", f"{layout.asr_exp}/{args.inference_asr_model}"]
+    if args.use_lm:
+        command += [
+            "--lm_train_config",
+            f"{layout.lm_exp}/config.yaml",
+            "--lm_file",
+            f"{layout.lm_exp}/{args.inference_lm}",
+        ]
+        command += ["--option", f"{layout.lm_exp}/perplexity_test/ppl", "--option", f"{layout.lm_exp}/images"]
+    if args.feats_normalize == "global_mvn":
+        command += ["--option", f"{layout.asr_stats}/train/feats_stats.npz"]
+    if args.token_type == "bpe":
+        command += ["--option", layout.bpemodel]
+    if args.nlsyms_txt != "none":
+        command += ["--option", args.nlsyms_txt]
+    command += [
+        "--option",
+        f"{layout.asr_exp}/RESULTS.md",
+        "--option",
+        f"{layout.asr_exp}/images",
+        "--outpath",
+        str(packed),
+    ]
+    run_one(EspnetJob("espnet2.bin.pack", tuple(command), layout.asr_exp / "pack.log"), echo=lambda line: None)
+    print(f"packed: {packed}", flush=True)
+
+
+STAGES: dict[int, tuple[str, Callable[[Layout], object]]] = {
+    1: ("data preparation", prepare),
+    2: ("speed perturbation", perturb),
+    3: ("format audio or features", format_sets),
+    4: ("drop short, long and empty utterances", filter_sets),
+    5: ("token list", list_tokens),
+    6: ("language model: statistics", lm.collect_stats),
+    7: ("language model: training", lm.train),
+    8: ("language model: perplexity", lm.perplexity),
+    10: ("statistics", collect_stats),
+    11: ("training", train),
+    12: ("decoding", decode),
+    13: ("scoring", score_sets),
+    14: ("packing", pack),
+}
+"""Title and function of every stage."""
+
+
+def run(argv: list[str]) -> None:
+    """Run the stages that the options ask for, in order.
+
+    Args:
+        argv: asr.sh's options.
+
+    Raises:
+        UserError: bad options, missing files or a failed stage.
+    """
+    words = shlex.join(["python3", "-m", "espnet_gmot", "recipe", *argv])
+    layout = Layout(options.parse(argv), f". ./path.sh && {words}" if Path("path.sh").is_file() else words)
+    start = time.perf_counter()
+    for number, (title, stage) in STAGES.items():
+        if not layout.runs(number):
+            continue
+        begin = time.perf_counter()
+        log(f"stage {number}: {title}")
+        stage(layout)
+        log(f"stage {number}: done in {time.perf_counter() - begin:.1f} s")
+    log(f"finished in {time.perf_counter() - start:.1f} s")
+
+
+def log(text: str) -> None:
+    """Print a line with the time."""
+    print(f"{datetime.now():%Y-%m-%dT%H:%M:%S} {text}", flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; raises UserError on bad options or a failed stage."""
+    run(sys.argv[1:] if argv is None else argv)
+    return 0

@@ -1,0 +1,86 @@
+"""Stage 12: decoding, one process a core."""
+
+import shlex
+from pathlib import Path
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.recipe.files import count_lines, is_complete, set_complete, write_text
+from espnet_gmot.recipe.layout import Layout
+from espnet_gmot.recipe.mains import Job, cores, preload, run_all
+from espnet_gmot.recipe.tables import split_table
+from espnet_gmot.recipe.train import write_resume_script
+
+INFER = "espnet2.bin.asr_inference"
+_OUTPUTS = ("token", "token_int", "score", "text")
+
+
+def decode(layout: Layout) -> None:
+    """Decode every test set (and the validation set if asked); parts that are finished are kept."""
+    model, config = layout.asr_exp / layout.args.inference_asr_model, layout.asr_exp / "config.yaml"
+    for path in (model, config):
+        if not path.is_file():
+            found = ", ".join(sorted(other.name for other in layout.asr_exp.glob("*.pth"))) or "none"
+            raise UserError(f"{path}: no such file (models there: {found}); run stage 11, or set --inference_asr_model")
+    write_resume_script(layout, layout.asr_exp / layout.inference_tag, 12)
+    for name in layout.decoded_sets():
+        _decode_set(layout, name)
+
+
+def _decode_set(layout: Layout, name: str) -> None:
+    data, out = layout.dump / name, layout.asr_exp / layout.inference_tag / name
+    logs = out / "logdir"
+    scp, kind = layout.speech(data)
+    parts = min(layout.args.inference_nj, count_lines(data / scp))
+    keys = [logs / f"keys.{index}.scp" for index in range(1, parts + 1)]
+    split_table(data / scp, keys)
+    speech = f"{data / scp},speech,{kind}"
+    jobs = [_job(layout, speech, logs, index) for index in range(1, parts + 1)]
+    outputs = [logs / f"output.{index}" for index in range(1, parts + 1)]
+    marks = [job.fingerprint() for job in jobs]
+    todo = [index for index in range(parts) if not is_complete(outputs[index], marks[index])]
+    print(f"{out}: {parts - len(todo)} of {parts} parts are there already; log: {logs}/asr_inference.*.log", flush=True)
+    if todo:
+        preload(INFER)
+        total = sum(count_lines(keys[index]) for index in todo)
+        run_all(
+            [jobs[index] for index in todo], processes=_processes(layout), unit="utt", marker="best hypo", total=total
+        )
+        for index in todo:
+            set_complete(outputs[index], marks[index])
+    for file in _OUTPUTS:
+        found = [output / "1best_recog" / file for output in outputs if (output / "1best_recog" / file).is_file()]
+        lines = [line for path in found for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if found:
+            write_text(out / file, "".join(f"{line}\n" for line in sorted(lines, key=lambda line: line.split()[0])))
+
+
+def _job(layout: Layout, speech: str, logs: Path, index: int) -> Job:
+    args = layout.args
+    options = ["--batch_size", str(args.batch_size), "--ngpu", "1" if args.gpu_inference else "0"]
+    options += ["--data_path_and_name_and_type", speech, "--key_file", f"{logs}/keys.{index}.scp"]
+    options += ["--asr_train_config", f"{layout.asr_exp}/config.yaml"]
+    options += ["--asr_model_file", f"{layout.asr_exp}/{args.inference_asr_model}"]
+    options += ["--output_dir", f"{logs}/output.{index}"]
+    if args.inference_config:
+        options += ["--config", args.inference_config]
+    if args.use_lm:
+        options += [
+            "--lm_train_config",
+            f"{layout.lm_exp}/config.yaml",
+            "--lm_file",
+            f"{layout.lm_exp}/{args.inference_lm}",
+        ]
+    gpu = (index - 1) % _gpus() if args.gpu_inference else None
+    return Job(INFER, (*options, *shlex.split(args.inference_args)), logs / f"asr_inference.{index}.log", gpu)
+
+
+def _gpus() -> int:
+    import torch
+
+    if torch.cuda.device_count() == 0:
+        raise UserError("--gpu_inference true: torch sees no GPU; use --gpu_inference false")
+    return torch.cuda.device_count()
+
+
+def _processes(layout: Layout) -> int:
+    return _gpus() if layout.args.gpu_inference else cores()

@@ -1,0 +1,49 @@
+"""Small file habits shared by the recipe: atomic writes and marks that let a rerun skip finished work."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+MARK = ".complete"
+"""Name of the mark that finished work leaves behind."""
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` to a temporary name, then move it into place, so that no reader ever sees half a file.
+
+    A file that already holds this text stays untouched: what was made from it need not be made again.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and path.read_bytes() == text.encode("utf-8"):
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def count_lines(path: str | Path) -> int:
+    """Number of lines that hold anything."""
+    with Path(path).open(encoding="utf-8") as lines:
+        return sum(1 for line in lines if line.strip())
+
+
+def fingerprint(words: Iterable[str], inputs: Iterable[str | Path] = ()) -> str:
+    """Hash of a command and of the state (path, size, modification time) of the files that it reads."""
+    digest = hashlib.sha256("\0".join(words).encode())
+    for path in inputs:
+        state = os.stat(path)
+        digest.update(f"\0{path}\0{state.st_size}\0{state.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def is_complete(directory: str | Path, mark: str) -> bool:
+    """Whether ``directory`` holds finished work with this fingerprint."""
+    path = Path(directory) / MARK
+    return path.is_file() and path.read_text(encoding="utf-8").strip() == mark
+
+
+def set_complete(directory: str | Path, mark: str) -> None:
+    """Leave the mark that :func:`is_complete` looks for."""
+    write_text(Path(directory) / MARK, mark + "\n")

@@ -1,0 +1,73 @@
+"""Stages 6 to 8: statistics, training and perplexity of the language model."""
+
+import shlex
+from pathlib import Path
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.recipe.files import count_lines
+from espnet_gmot.recipe.layout import Layout
+from espnet_gmot.recipe.mains import Job, preload, run_one
+from espnet_gmot.recipe.tables import split_table
+from espnet_gmot.recipe.train import add_vocabulary_size, common_options, run_parts, run_training, write_resume_script
+
+TRAIN = "espnet2.bin.lm_train"
+PERPLEXITY = "espnet2.bin.lm_calc_perplexity"
+
+
+def collect_stats(layout: Layout) -> None:
+    """Stage 6."""
+    from espnet2.bin.aggregate_stats_dirs import aggregate_stats_dirs
+
+    args, logs = layout.args, layout.lm_stats / "logdir"
+    keys = (layout.dump / "lm_train.txt", layout.lm_dev_text())
+    for path in keys:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; run stages 3 and 4 first")
+    parts = min(args.nj, *map(count_lines, keys))
+    indices = range(1, parts + 1)
+    for path, split in zip(keys, ("train", "dev"), strict=True):
+        split_table(path, [logs / f"{split}.{index}.scp" for index in indices])
+    write_resume_script(layout, layout.lm_stats, 6)
+    shared = ["--collect_stats", "true", *common_options(layout), *_data(layout)]
+    jobs = []
+    for index in indices:
+        own = ["--train_shape_file", f"{logs}/train.{index}.scp", "--valid_shape_file", f"{logs}/dev.{index}.scp"]
+        own += ["--output_dir", f"{logs}/stats.{index}", *shlex.split(args.lm_args)]
+        jobs.append(Job(TRAIN, (*shared, *own), logs / f"stats.{index}.log"))
+    run_parts(jobs, [logs / f"stats.{index}" for index in indices], unit="part")
+    aggregate_stats_dirs([logs / f"stats.{index}" for index in indices], layout.lm_stats, "WARNING", False)
+    add_vocabulary_size(layout.lm_stats, args.token_type, layout.token_list)
+
+
+def _data(layout: Layout) -> list[str]:
+    if layout.args.lm_config and not Path(layout.args.lm_config).is_file():
+        raise UserError(f"--lm_config {layout.args.lm_config}: no such file")
+    options = ["--config", layout.args.lm_config] if layout.args.lm_config else []
+    options += ["--train_data_path_and_name_and_type", f"{layout.dump / 'lm_train.txt'},text,text"]
+    return [*options, "--valid_data_path_and_name_and_type", f"{layout.lm_dev_text()},text,text"]
+
+
+def train(layout: Layout) -> None:
+    """Stage 7."""
+    args, stats = layout.args, layout.lm_stats
+    write_resume_script(layout, layout.lm_exp, 7)
+    options = [*common_options(layout), *_data(layout), "--fold_length", str(args.lm_fold_length), "--resume", "true"]
+    for split in ("train", "valid"):
+        options += [f"--{split}_shape_file", f"{stats}/{split}/text_shape.{args.token_type}"]
+    options += ["--output_dir", str(layout.lm_exp), *shlex.split(args.lm_args)]
+    options += ["--ngpu", str(args.ngpu), "--multiprocessing_distributed", "true"]
+    run_training(Job(TRAIN, tuple(options), layout.lm_exp / "train.log"), layout.lm_exp)
+
+
+def perplexity(layout: Layout) -> float:
+    """Stage 8: the perplexity of the test text, also in ``lm_exp/perplexity_test/ppl``."""
+    folder = layout.lm_exp / "perplexity_test"
+    options = ["--ngpu", str(min(layout.args.ngpu, 1))]
+    options += ["--data_path_and_name_and_type", f"{layout.lm_test_text()},text,text"]
+    options += ["--train_config", f"{layout.lm_exp}/config.yaml", "--output_dir", str(folder)]
+    options += ["--model_file", f"{layout.lm_exp}/{layout.args.inference_lm}"]
+    preload(PERPLEXITY)
+    run_one(Job(PERPLEXITY, tuple(options), folder / "lm_calc_perplexity.log"), echo=lambda line: None)
+    value = float((folder / "ppl").read_text().split()[0])
+    print(f"perplexity of {layout.lm_test_text()}: {value:.2f}", flush=True)
+    return value

@@ -1,0 +1,124 @@
+"""Stage 13: ref.trn, hyp.trn and result.txt for characters, words and pieces; sclite where installed, else jiwer."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.recipe.files import write_text
+from espnet_gmot.recipe.layout import Layout
+from espnet_gmot.recipe.tables import read_table
+from espnet_gmot.report.cer import Counts, align, read_trn, summary_tables
+
+KINDS = {"char": "cer", "word": "wer", "bpe": "ter"}
+"""Units that are scored, and the names of their error rates."""
+
+
+def find_sclite() -> str | None:
+    """Path of sclite: on PATH, or where Debian's package sctk puts it; None if absent."""
+    debian = "/usr/lib/sctk/bin/sclite"
+    return shutil.which("sclite") or (debian if os.access(debian, os.X_OK) else None)
+
+
+def score(layout: Layout) -> None:
+    """Score every decoded set; print and write one result.txt for each unit."""
+    for name in layout.decoded_sets():
+        decoded = layout.asr_exp / layout.inference_tag / name
+        for unit, rate in KINDS.items():
+            if unit == "bpe" and not Path(layout.bpemodel).is_file():
+                continue
+            folder = decoded / f"score_{rate}"
+            write_trn(layout, unit, layout.dump / name, decoded, folder)
+            text = score_folder(folder, layout.args.score_opts)
+            lines = [line for line in text.splitlines() if "SPKR" in line or "Avg" in line][:2]
+            print(f"{folder}/result.txt", *lines, sep="\n", flush=True)
+    if Path("local/score.sh").is_file():
+        subprocess.run(["local/score.sh", *shlex.split(layout.args.local_score_opts), str(layout.asr_exp)], check=True)
+
+
+def write_trn(layout: Layout, unit: str, data: Path, decoded: Path, folder: Path) -> None:
+    """Write references and hypotheses as ``tokens<TAB>(speaker-utterance)``.
+
+    Raises:
+        UserError: nothing was decoded, or utterances lack a hypothesis.
+    """
+    references, speakers, hypotheses = (read_table(p) for p in (data / "text", data / "utt2spk", decoded / "text"))
+    missing = sorted(references.keys() - hypotheses.keys())
+    if missing:
+        names = ", ".join(missing[:3])
+        raise UserError(
+            f"{decoded}/text: {len(missing)} of {len(references)} utterances lack a hypothesis ({names}); run stage 12"
+        )
+    for name, texts, cleaner in (
+        ("ref.trn", references, layout.args.cleaner),
+        ("hyp.trn", hypotheses, layout.args.hyp_cleaner),
+    ):
+        tokenize = _tokenizer(layout, unit, cleaner)
+        write_trn_file(folder / name, {key: texts[key] for key in references}, speakers, tokenize)
+
+
+def write_trn_file(
+    path: Path, texts: Mapping[str, str], speakers: Mapping[str, str], tokenize: Callable[[str], list[str]]
+) -> None:
+    """Write one trn file, sorted by utterance."""
+    write_text(path, "".join(f"{' '.join(tokenize(texts[key]))}\t({speakers[key]}-{key})\n" for key in sorted(texts)))
+
+
+def _tokenizer(layout: Layout, unit: str, cleaner: str) -> Callable[[str], list[str]]:
+    from espnet2.text.build_tokenizer import build_tokenizer
+    from espnet2.text.cleaner import TextCleaner
+
+    symbols = None if layout.args.nlsyms_txt == "none" else layout.args.nlsyms_txt
+    tokenizer = build_tokenizer(
+        token_type=unit,
+        bpemodel=layout.bpemodel if unit == "bpe" else None,
+        non_linguistic_symbols=symbols,
+        remove_non_linguistic_symbols=unit != "bpe",
+        space_symbol="<space>",
+        delimiter=None,
+    )
+    clean = TextCleaner(None if cleaner == "none" else cleaner)
+    return lambda text: tokenizer.text2tokens(clean(text))
+
+
+def score_folder(folder: Path, options: str = "") -> str:
+    """Score ``folder``'s ref.trn and hyp.trn into result.txt and return its text.
+
+    Args:
+        folder: holds ref.trn and hyp.trn.
+        options: more options for sclite.
+
+    Raises:
+        UserError: sclite fails, or options are given and sclite is not installed.
+    """
+    sclite = find_sclite()
+    if sclite:
+        command = [sclite, *shlex.split(options), "-r", f"{folder}/ref.trn", "trn", "-h", f"{folder}/hyp.trn", "trn"]
+        done = subprocess.run([*command, "-i", "rm", "-o", "all", "stdout"], capture_output=True, check=False)
+        text = done.stdout.decode(errors="replace")
+        if done.returncode or "Sum/Avg" not in text:
+            reason = " ".join(done.stderr.decode(errors="replace").split()) or f"status {done.returncode}"
+            raise UserError(f"{folder}: sclite failed: {reason}")
+    elif options:
+        raise UserError(f"--score_opts {options!r}: needs sclite; install Debian's sctk")
+    else:
+        text = result_without_sclite(folder)
+    write_text(folder / "result.txt", text)
+    return text
+
+
+def result_without_sclite(folder: Path) -> str:
+    """Count errors with jiwer and lay them out as sclite does: percentages, then raw counts, by speaker."""
+    references, hypotheses = read_trn(folder / "ref.trn"), read_trn(folder / "hyp.trn")
+    by_speaker: dict[str, Counts] = {}
+    total = Counts()
+    for key, reference in references.items():
+        counts = align(reference, hypotheses[key])
+        speaker = key.split("-")[0]
+        by_speaker[speaker] = by_speaker.get(speaker, Counts()) + counts
+        total += counts
+    note = "Counted by jiwer (plain edit distance): sclite is not installed, and weighs its alignments differently.\n\n"
+    return note + summary_tables(by_speaker, total)

@@ -1,0 +1,87 @@
+"""Stage 2, speed perturbation: the same data directories as Kaldi's script, and the audio without sox."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.recipe.tables import combine_data_dirs, read_data_dir, write_data_dir
+
+_SOX = re.compile(r"sox (?P<path>.*) -t wav - speed (?P<factor>[0-9.]+) \|")
+
+
+def perturb_data_dir(source: str | Path, target: str | Path, factor: str) -> None:
+    """Write ``source`` again at another speed: keys ``sp0.9-UTT``, speakers ``sp0.9-SPK``, wav.scp with sox pipes.
+
+    The pipes are what asr.sh writes, so that either engine can format the audio; this one never runs them.
+
+    Args:
+        source: data directory with wav.scp, text and utt2spk.
+        target: data directory to write.
+        factor: speed, written as the user wrote it.
+    """
+    tables = read_data_dir(source)
+    prefix = f"sp{factor}-"
+    perturbed = {
+        "utt2spk": {prefix + key: prefix + speaker for key, speaker in tables["utt2spk"].items()},
+        "text": {prefix + key: text for key, text in tables["text"].items()},
+        "utt2uniq": {prefix + key: key for key in tables["utt2spk"]},
+        "wav.scp": {prefix + key: _pipe(entry, factor) for key, entry in tables["wav.scp"].items()},
+    }
+    write_data_dir(target, perturbed)
+
+
+def _pipe(entry: str, factor: str) -> str:
+    if entry.endswith("|"):
+        return f"{entry[:-1].rstrip()} | sox -t wav - -t wav - speed {factor} |"
+    if re.search(r":[0-9]+$", entry):
+        return f"wav-copy {entry} - | sox -t wav - -t wav - speed {factor} |"
+    return f"sox {entry} -t wav - speed {factor} |"
+
+
+def perturbed_source(entry: str) -> tuple[str, float] | None:
+    """Path and speed behind a wav.scp entry of the form ``sox PATH -t wav - speed F |``; None for any other."""
+    found = _SOX.fullmatch(entry)
+    if not found or "|" in found["path"]:
+        return None
+    return found["path"], float(found["factor"])
+
+
+def change_speed(wave: np.ndarray, rate: int, factor: float) -> np.ndarray:
+    """Play ``wave`` ``factor`` times as fast, pitch and all: (N,) or (N, C) at ``rate`` → about N / factor samples.
+
+    sox's ``speed`` resamples too; soxr is the same resampler.
+    """
+    import soxr
+
+    return soxr.resample(wave, rate * factor, rate, quality="HQ")
+
+
+def parse_factors(text: str) -> list[str]:
+    """Split ``--speed_perturb_factors``.
+
+    Raises:
+        UserError: something that is not a positive number.
+    """
+    factors = text.split()
+    for factor in factors:
+        try:
+            good = 0.1 <= float(factor) <= 10
+        except ValueError:
+            good = False
+        if not good:
+            raise UserError(f"--speed_perturb_factors {text!r}: {factor!r} is not a speed between 0.1 and 10")
+    return factors
+
+
+def perturb_training_set(train_set: str, factors: str) -> None:
+    """Make data/SET_sp out of data/SET: all factors side by side, the original where the factor is 1."""
+    parts = []
+    for factor in parse_factors(factors):
+        if float(factor) == 1.0:
+            parts.append(Path("data") / train_set)
+        else:
+            parts.append(Path("data") / f"{train_set}_sp{factor}")
+            perturb_data_dir(Path("data") / train_set, parts[-1], factor)
+    combine_data_dirs(Path("data") / f"{train_set}_sp", parts)

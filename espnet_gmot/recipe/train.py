@@ -1,0 +1,144 @@
+"""Stages 10 and 11: statistics of the training data, then training."""
+
+import shlex
+from pathlib import Path
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.recipe.dump import sampling_rate
+from espnet_gmot.recipe.files import count_lines, is_complete, set_complete, write_text
+from espnet_gmot.recipe.layout import Layout
+from espnet_gmot.recipe.mains import Job, TrainingEcho, cores, preload, run_all, run_one
+from espnet_gmot.recipe.tables import split_table
+
+TRAIN = "espnet2.bin.asr_train"
+
+
+def common_options(layout: Layout) -> list[str]:
+    """Options that stages 10 and 11 share."""
+    args = layout.args
+    if not layout.token_list.is_file():
+        raise UserError(f"{layout.token_list}: no such file; run stage 5 first")
+    options = ["--use_preprocessor", "true", "--bpemodel", layout.bpemodel, "--token_type", args.token_type]
+    options += ["--token_list", str(layout.token_list), "--non_linguistic_symbols", args.nlsyms_txt]
+    return options + ["--cleaner", args.cleaner, "--g2p", args.g2p]
+
+
+def input_options(layout: Layout) -> list[str]:
+    """The configuration, and what it must know about the input."""
+    args, directory = layout.args, layout.dump / layout.train_set
+    if args.asr_config and not Path(args.asr_config).is_file():
+        raise UserError(f"--asr_config {args.asr_config}: no such file")
+    options = ["--config", args.asr_config] if args.asr_config else []
+    if layout.speech(directory)[0] == "wav.scp":
+        sampling_rate(args.fs)
+        return [*options, "--frontend_conf", f"fs={args.fs}"]
+    return [*options, f"--input_size={(directory / 'feats_dim').read_text().strip()}"]
+
+
+def data_options(layout: Layout, split: str, name: str) -> list[str]:
+    """ESPnet's data streams ``speech`` and ``text`` of a set, as ``train`` or ``valid`` data."""
+    directory = layout.dump / name
+    scp, kind = layout.speech(directory)
+    option = f"--{split}_data_path_and_name_and_type"
+    return [option, f"{directory / scp},speech,{kind}", option, f"{directory / 'text'},text,text"]
+
+
+def write_resume_script(layout: Layout, directory: Path, stage: int) -> None:
+    """Leave ``run.sh`` in an experiment's folder: the same command, from this stage on."""
+    path = directory / "run.sh"
+    write_text(path, f'{layout.run_args} --stage {stage} "$@"; exit $?\n')
+    path.chmod(0o755)
+
+
+def collect_stats(layout: Layout) -> None:
+    """Stage 10: shapes of all training and validation data, and the features' mean and variance."""
+    from espnet2.bin import aggregate_stats_dirs
+
+    args, logs = layout.args, layout.asr_stats / "logdir"
+    keys = [layout.dump / name / layout.speech(layout.dump / name)[0] for name in (layout.train_set, layout.valid_set)]
+    parts = min(args.nj, *map(count_lines, keys))
+    for path, split in zip(keys, ("train", "valid"), strict=True):
+        split_table(path, [logs / f"{split}.{index}.scp" for index in range(1, parts + 1)])
+    write_resume_script(layout, layout.asr_stats, 10)
+    shared = ["--collect_stats", "true", *common_options(layout), *input_options(layout)]
+    shared += data_options(layout, "train", layout.train_set) + data_options(layout, "valid", layout.valid_set)
+    jobs = []
+    for index in range(1, parts + 1):
+        own = ["--train_shape_file", f"{logs}/train.{index}.scp", "--valid_shape_file", f"{logs}/valid.{index}.scp"]
+        own += ["--output_dir", f"{logs}/stats.{index}", *shlex.split(args.asr_args)]
+        jobs.append(Job(TRAIN, (*shared, *own), logs / f"stats.{index}.log"))
+    run_parts(jobs, [logs / f"stats.{index}" for index in range(1, parts + 1)], unit="part")
+    aggregate_stats_dirs.aggregate_stats_dirs(
+        [logs / f"stats.{index}" for index in range(1, parts + 1)],
+        layout.asr_stats,
+        "WARNING",
+        args.feats_normalize != "global_mvn",
+    )
+    add_vocabulary_size(layout.asr_stats, args.token_type, layout.token_list)
+
+
+def add_vocabulary_size(stats: Path, token_type: str, token_list: Path) -> None:
+    """Write text_shape.TYPE, text_shape with the vocabulary's size as its last dimension (batch_bins counts it)."""
+    size = count_lines(token_list)
+    for split in ("train", "valid"):
+        lines = (stats / split / "text_shape").read_text(encoding="utf-8").splitlines()
+        write_text(stats / split / f"text_shape.{token_type}", "".join(f"{line},{size}\n" for line in lines))
+
+
+def run_parts(jobs: list[Job], folders: list[Path], **progress: object) -> None:
+    """Run the jobs whose output folder is not marked as complete, and mark them."""
+    marks = [job.fingerprint() for job in jobs]
+    todo = [index for index, folder in enumerate(folders) if not is_complete(folder, marks[index])]
+    if len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} parts are there already", flush=True)
+    if not todo:
+        return
+    preload(*{job.module for job in jobs})
+    run_all([jobs[index] for index in todo], processes=cores(), **progress)
+    for index in todo:
+        set_complete(folders[index], marks[index])
+
+
+def training_options(layout: Layout) -> list[str]:
+    """The command line of stage 11."""
+    args, stats = layout.args, layout.asr_stats
+    if not (stats / "train" / "speech_shape").is_file():
+        raise UserError(f"{stats}/train/speech_shape: no such file; run stage 10 first")
+    raw = layout.speech(layout.dump / layout.train_set)[0] == "wav.scp"
+    fold = args.asr_speech_fold_length * 100 if raw else args.asr_speech_fold_length
+    options = [
+        *common_options(layout),
+        "--resume",
+        "true",
+        "--ignore_init_mismatch",
+        str(args.ignore_init_mismatch).lower(),
+    ]
+    if args.pretrained_model:
+        options += ["--init_param", args.pretrained_model]
+    options += ["--output_dir", str(layout.asr_exp), *input_options(layout)]
+    if args.feats_normalize == "global_mvn":
+        options += ["--normalize=global_mvn", "--normalize_conf", f"stats_file={stats}/train/feats_stats.npz"]
+    options += ["--fold_length", str(fold), "--fold_length", str(args.asr_text_fold_length)]
+    for split, name in (("train", layout.train_set), ("valid", layout.valid_set)):
+        options += data_options(layout, split, name)
+        for shape in ("speech_shape", f"text_shape.{args.token_type}"):
+            options += [f"--{split}_shape_file", f"{stats}/{split}/{shape}"]
+    options += shlex.split(args.asr_args)
+    return [*options, "--ngpu", str(args.ngpu), "--multiprocessing_distributed", "true"]
+
+
+def train(layout: Layout) -> None:
+    """Stage 11: train, or continue an interrupted training; a finished one is left alone."""
+    write_resume_script(layout, layout.asr_exp, 11)
+    run_training(Job(TRAIN, tuple(training_options(layout)), layout.asr_exp / "train.log"), layout.asr_exp)
+
+
+def run_training(job: Job, directory: Path) -> None:
+    """Run a training program that resumes by itself, unless ``directory`` is marked as finished by the same command."""
+    mark = job.fingerprint()
+    if is_complete(directory, mark):
+        print(f"{directory}: trained already (delete {directory}/.complete to train on)", flush=True)
+        return
+    print(f"log: {job.log}", flush=True)
+    run_one(job, echo=TrainingEcho())
+    set_complete(directory, mark)
