@@ -238,19 +238,17 @@ def load_speech_encoder(model: str) -> SpeechEncoder:
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
     config = _from_pretrained(AutoConfig, model)
-    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    config.layerdrop = config.encoder_layerdrop = 0.0
+    config.apply_spec_augment = config.add_adapter = False
+    options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    loader: Any = AutoModel
     if config.model_type == "whisper":
         from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
         # the encoder alone: a whole WhisperModel would draw random weights for a decoder that the folder may lack
-        loader: Any = WhisperEncoder
-        options.update(key_mapping={r"^(model\.)?encoder\.": ""}, encoder_layerdrop=0.0, attn_implementation="sdpa")
-    elif config.model_type in WAVE_FAMILIES:
-        loader = AutoModel
-        options.update(layerdrop=0.0, apply_spec_augment=False)
-        if getattr(config, "add_adapter", False):
-            options.update(add_adapter=False)
-    else:
+        loader = WhisperEncoder
+        options.update(key_mapping={r"^(model\.)?encoder\.": ""}, attn_implementation="sdpa")
+    elif config.model_type not in WAVE_FAMILIES:
         raise UserError(
             f"speech model '{model}': its family {config.model_type} is not supported; take one of whisper, "
             + ", ".join(WAVE_FAMILIES)

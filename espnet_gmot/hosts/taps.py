@@ -48,10 +48,20 @@ class Tap:
 
 
 def width(model: torch.nn.Module, name: str, encoder_width: int) -> int:
-    """Columns of the features at a place of the model."""
-    if name != "frontend":
+    """Columns of the features at a place of the model.
+
+    Args:
+        model: the ESPnet model.
+        name: ``encoder``, ``encoder.N`` or ``frontend``.
+        encoder_width: columns of the encoder's blocks and output.
+
+    Raises:
+        UserError: where the model has no such place.
+    """
+    if name == "encoder":
         return encoder_width
-    return _place(model, name).output_size()
+    place = _place(model, name)
+    return place.output_size() if name == "frontend" else encoder_width
 
 
 def _place(model: torch.nn.Module, name: str) -> torch.nn.Module:

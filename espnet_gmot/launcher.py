@@ -1,0 +1,88 @@
+"""What ``python3 -m espnet_gmot`` does: the project's commands, and the launcher that hands ESPnet the plugin.
+
+``python3 -m espnet_gmot COMMAND …`` runs a command; ``python3 -m espnet_gmot -m MODULE …`` and
+``python3 -m espnet_gmot SCRIPT.py …`` run a module or a script as plain Python would, with `gmot` registered in ESPnet.
+"""
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+
+from espnet_gmot.config import closest
+from espnet_gmot.errors import UserError
+from espnet_gmot.hosts.register import register
+
+# At import, not in main(): the workers that ESPnet spawns import this module and call nothing of it (see __main__.py)
+register()
+
+#: name -> (module with a `main(argv)`, what it does)
+COMMANDS = {
+    "recipe": ("espnet_gmot.recipe.cli", "run the stages of an ESPnet recipe in one process, without a checkout"),
+    "prepare-data": ("espnet_gmot.recipe.aishell", "AISHELL-1 (tree, tgz or download) into Kaldi data directories"),
+    "demo-corpus": ("espnet_gmot.recipe.demo_corpus", "synthesise a small Mandarin corpus in AISHELL-1's own form"),
+    "pretrain-plm": ("espnet_gmot.teacher.pretrain", "pretrain a small character BERT, or adapt a given model"),
+    "dump-teacher": ("espnet_gmot.teacher.dump", "write a teacher's features of transcripts into Kaldi archives"),
+    "dump-frontend": ("espnet_gmot.hosts.dump_frontend", "write a speech encoder's features into Kaldi archives"),
+    "report": ("espnet_gmot.report.cli", "a CER table of several experiments, for readers and for scripts"),
+}
+
+
+def usage() -> str:
+    """The help text that lists every command."""
+    rows = "\n".join(f"  {name:15}{what}" for name, (_, what) in COMMANDS.items())
+    return (
+        "usage: python3 -m espnet_gmot COMMAND [OPTIONS]     (COMMAND --help tells more)\n"
+        "       python3 -m espnet_gmot -m MODULE [ARGS]      run an ESPnet module with the plugin registered\n"
+        "       python3 -m espnet_gmot SCRIPT.py [ARGS]      run a script likewise\n\n"
+        f"commands:\n{rows}"
+    )
+
+
+def launch(argv: list[str]) -> None:
+    """Run ``-m MODULE ARGS`` or ``SCRIPT ARGS`` as the Python interpreter would.
+
+    Args:
+        argv: the words after ``python3 -m espnet_gmot``.
+
+    Raises:
+        UserError: where ``-m`` stands without a module.
+    """
+    if argv[0] == "-m":
+        if len(argv) < 2:
+            raise UserError("-m needs a module, such as: python3 -m espnet_gmot -m espnet2.bin.asr_train --help")
+        sys.argv = argv[1:]
+        # alter_sys stays False: with True, multiprocessing finds no main module to import in spawned workers
+        runpy.run_module(argv[1], run_name="__main__", alter_sys=False)
+    else:
+        sys.argv = argv
+        sys.path.insert(0, str(Path(argv[0]).resolve().parent))
+        runpy.run_path(argv[0], run_name="__main__")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Dispatch a command or the launcher.
+
+    Args:
+        argv: the words after ``python3 -m espnet_gmot``; those of the process by default.
+
+    Returns:
+        The exit status: 0 success, 1 an error that the user can mend, 2 bad usage.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = argv[0] if argv else ""
+    try:
+        if name == "-m" or name.endswith(".py"):
+            launch(argv)
+            return 0
+        if name in ("", "-h", "--help"):
+            print(usage())
+            return 0 if name else 2
+        if name not in COMMANDS:
+            print(f"espnet_gmot: unknown command '{name}'{closest(name, tuple(COMMANDS))}", file=sys.stderr)
+            return 2
+        return importlib.import_module(COMMANDS[name][0]).main(argv[1:]) or 0
+    except UserError as error:
+        where = f"espnet_gmot {name}" if name in COMMANDS else "espnet_gmot"
+        print(f"{where}: error: {error}", file=sys.stderr)
+        return 1

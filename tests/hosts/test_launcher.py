@@ -1,0 +1,83 @@
+"""The launcher: commands, modules and scripts, each with the plugin registered, in spawned workers too."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from espnet_gmot import launcher
+
+WORK = """
+def work(queue):
+    import espnet2.tasks.asr as task
+    queue.put("gmot" in task.model_choices.classes and "hf_speech" in task.frontend_choices.classes)
+"""
+SPAWN = """
+import multiprocessing, sys
+from spawned import work
+if __name__ == "__main__":
+    assert sys.argv[1:] == ["--flag"], sys.argv
+    queue = multiprocessing.get_context("spawn").Queue()
+    child = multiprocessing.get_context("spawn").Process(target=work, args=(queue,))
+    child.start()
+    print("registered in the child:", queue.get(timeout=120))
+    child.join()
+"""
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess:
+    root = str(Path(launcher.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{cwd}"}
+    command = [sys.executable, "-m", "espnet_gmot", *words]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.espnet
+def test_a_module_that_spawns_finds_the_plugin_in_its_workers(tmp_path: Path) -> None:
+    (tmp_path / "spawning.py").write_text(SPAWN)
+    (tmp_path / "spawned.py").write_text(WORK)
+    done = run("-m", "spawning", "--flag", cwd=tmp_path)
+    assert done.stdout.strip().endswith("registered in the child: True"), done.stderr
+
+
+def test_a_script_gets_its_arguments_and_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("word = 'found'")
+    (tmp_path / "script.py").write_text("import sys, beside; print(beside.word, sys.argv[1:], __name__)")
+    done = run("script.py", "-x", "1", cwd=tmp_path)
+    assert done.stdout.strip() == "found ['-x', '1'] __main__", done.stderr
+
+
+def test_starting_up_imports_no_espnet(tmp_path: Path) -> None:
+    (tmp_path / "light.py").write_text("import sys; print(sorted(m for m in ('espnet2', 'torch') if m in sys.modules))")
+    assert run("light.py", cwd=tmp_path).stdout.strip() == "[]"
+
+
+@pytest.mark.espnet
+def test_registering_twice_changes_nothing(task: ModuleType) -> None:
+    from espnet_gmot.hosts.register import register
+
+    before = dict(task.model_choices.classes)
+    register()
+    assert task.model_choices.classes == before and sys.meta_path.count(task) == 0
+
+
+@pytest.mark.espnet
+def test_a_host_of_the_wrong_class_is_refused(task: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from espnet_gmot.hosts import model, register
+
+    monkeypatch.setattr(model, "ESPnetGMOTASRModel", dict)
+    with pytest.raises(TypeError, match="ESPnet's --model needs one"):
+        register.add_choices(task)
+
+
+def test_unknown_commands_name_the_closest(capsys: pytest.CaptureFixture) -> None:
+    assert launcher.main(["dump-techer"]) == 2
+    assert "did you mean 'dump-teacher'" in capsys.readouterr().err
+    assert launcher.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in launcher.COMMANDS)
+    assert launcher.main(["-m"]) == 1
+    assert "-m needs a module" in capsys.readouterr().err

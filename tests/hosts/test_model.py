@@ -1,0 +1,111 @@
+"""``model: gmot`` on every host: the stock loss plus the transfer, and a teacher that leaves no trace."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from espnet_gmot.errors import UserError
+from tests.hosts.conftest import ENCODERS, HOSTS
+
+pytestmark = pytest.mark.espnet
+STATS = {"loss_gmot", "loss_wd", "loss_gwd", "loss_align", "marginal_error", "iterations"}
+GMOT = {"teacher_width": 12, "backend": "torch"}
+
+
+def stock_batch(batch: dict) -> dict:
+    return {name: value.clone() for name, value in batch.items() if not name.startswith("teacher")}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("host", HOSTS)
+def test_loss_is_the_stock_loss_plus_the_transfer(build: Callable, batch: dict, host: str, encoder: str) -> None:
+    stock = build(host, encoder, model="espnet")
+    model = build(host, encoder, gmot_conf=dict(GMOT))
+    model.load_state_dict(stock.state_dict(), strict=False)
+    plain, _, _ = stock(**stock_batch(batch))
+    loss, stats, weight = model(**batch)
+    assert stats.keys() >= STATS and loss.shape == (1,) and weight.item() == 2
+    torch.testing.assert_close(loss, plain + stats["loss_gmot"])
+    torch.testing.assert_close(stats["loss"], loss.detach())
+    assert stats["loss_gmot"].item() > 0
+    loss.backward()
+    missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert not missing  # ESPnet's AISHELL configurations say unused_parameters: false
+
+
+@pytest.mark.parametrize("options", [{"preset": "ctc"}, {"preset": "gmot", "w_ot": 0.0, "w_align": 0}])
+def test_without_weights_it_is_the_stock_model_bit_for_bit(build: Callable, batch: dict, options: dict) -> None:
+    stock, model = build("hybrid", model="espnet"), build("hybrid", gmot_conf=dict(options))
+    assert model.state_dict().keys() == stock.state_dict().keys()
+    losses = []
+    for each in (stock, model):
+        loss, _, _ = each(**stock_batch(batch))
+        loss.backward()
+        losses.append(loss)
+    assert torch.equal(*losses)
+    for ours, theirs in zip(model.parameters(), stock.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("tap", ["encoder.0", "encoder.1"])
+def test_an_inner_tap_sees_another_place(build: Callable, batch: dict, tap: str) -> None:
+    # a transformer: the last norm of a conformer's block makes its output that of the encoder at the start
+    model = build("ctc", "transformer", gmot_conf={**GMOT, "tap": tap})
+    speech = stock_batch(batch)
+    features, lengths = model.encode(speech["speech"], speech["speech_lengths"])
+    assert model._encoded is None and features.shape[:2] == (2, 20) and lengths.tolist() == [20, 15]
+    _, stats, _ = model(**batch)
+    encoder_stats = build("ctc", "transformer", gmot_conf=dict(GMOT))(**batch)[1]
+    assert stats["loss_wd"].item() != encoder_stats["loss_wd"].item()
+
+
+def test_blank_weights_follow_the_ctc_head(build: Callable, batch: dict) -> None:
+    model = build(gmot_conf={**GMOT, "frame_weights": "blank"})
+    uniform = model(**batch)[1]["loss_wd"].item()
+    with torch.no_grad():
+        model.ctc.ctc_lo.weight[0] += torch.randn(16)  # another p(blank) in every frame
+    assert model(**batch)[1]["loss_wd"].item() != uniform
+
+
+def test_the_resolved_options_go_into_the_saved_configuration(build: Callable) -> None:
+    model = build(gmot_conf={"teacher_width": 12, "preset": "ot"})
+    saved = model.args.model_conf["gmot_conf"]
+    assert saved["alpha"] == 0.0 and saved["epsilon"] == model.gmot_config.epsilon and saved["teacher_width"] == 12
+
+
+def test_without_a_teacher_the_error_says_how_to_get_one(build: Callable, batch: dict) -> None:
+    with pytest.raises(UserError, match=r"dump-teacher .* or set gmot_conf.teacher"):
+        build(gmot_conf=dict(GMOT))(**stock_batch(batch))
+    with pytest.raises(UserError, match="teacher_width is missing"):
+        build(gmot_conf={})
+
+
+@pytest.mark.parametrize("tap", ["encoder.9", "encoder.x", "decoder", "frontend"])
+def test_unknown_taps_are_refused(build: Callable, tap: str) -> None:
+    with pytest.raises(UserError, match="tap"):
+        build(gmot_conf={**GMOT, "tap": tap})
+
+
+def test_an_online_teacher_stays_outside_the_model(build: Callable, batch: dict, tiny_plm: Path) -> None:
+    model = build("hybrid", gmot_conf={"teacher": str(tiny_plm), "backend": "torch"}, init="xavier_uniform")
+    assert model.gmot_config.teacher_width == 12 and model.teacher is None
+    keys = model.state_dict().keys()
+    loss, stats, _ = model(**stock_batch(batch))
+    loss.backward()
+    assert stats["loss_gmot"].item() > 0 and model.teacher is not None
+    assert model.state_dict().keys() == keys and not any("teacher." in key for key in keys)
+    transcripts = model.transcripts(batch["text"], batch["text_lengths"])
+    assert transcripts == ["今天气很", "们去好"]
+    features, lengths = model.teacher(transcripts)
+    again = build("hybrid", gmot_conf={"teacher": str(tiny_plm), "backend": "torch"}, init="xavier_uniform")
+    streamed, _, _ = again(**stock_batch(batch), teacher=features, teacher_lengths=lengths)
+    torch.testing.assert_close(streamed, loss)
+
+
+def test_decoding_never_loads_the_teacher(build: Callable, batch: dict, tmp_path: Path) -> None:
+    conf = {"teacher": str(tmp_path / "gone"), "teacher_width": 12}
+    model = build(gmot_conf=conf).eval()
+    encoded, _ = model.encode(batch["speech"], batch["speech_lengths"])
+    assert encoded.shape == (2, 20, 16) and model.teacher is None
