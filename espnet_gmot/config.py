@@ -76,6 +76,8 @@ class GMOTConfig:
         warmup_steps: training steps over which both weights rise linearly from 0.
         adapter: ``linear`` or ``mlp``, from the encoder's width to the teacher's, then LayerNorm.
         adapter_hidden: hidden units of the ``mlp`` adapter.
+        residual: add what the linear adapter says, mapped back, to the input of the CTC head; the two linear maps can
+            be merged into that head after training (``export`` does).
         teacher: folder or hub name of a Hugging Face encoder to run online, or None to read the data stream
             ``teacher`` that ``dump-teacher`` wrote.
         teacher_width: columns of the teacher's features; needed where ``teacher`` is None.
@@ -112,6 +114,7 @@ class GMOTConfig:
     warmup_steps: int = 0
     adapter: str = "linear"
     adapter_hidden: int = 512
+    residual: bool = False
     teacher: str | None = None
     teacher_width: int | None = None
     teacher_layer: int = -1
@@ -124,6 +127,10 @@ class GMOTConfig:
             if value is None and field.default is None:
                 continue
             object.__setattr__(self, field.name, _checked(field.name, value, field.default))
+        if self.residual and (self.adapter != "linear" or self.tap != "encoder"):
+            raise UserError(
+                "gmot_conf: residual: true needs adapter: linear and tap: encoder, to be merged into the CTC head"
+            )
         if self.feature_edges == 0 and self.temporal_edges == 0 and self.alpha > 0:
             raise UserError("gmot_conf: feature_edges and temporal_edges are both 0: raise one, or set alpha: 0")
 

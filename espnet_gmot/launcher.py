@@ -24,6 +24,8 @@ COMMANDS = {
     "pretrain-plm": ("espnet_gmot.teacher.pretrain", "pretrain a small character BERT, or adapt a given model"),
     "dump-teacher": ("espnet_gmot.teacher.dump", "write a teacher's features of transcripts into Kaldi archives"),
     "dump-frontend": ("espnet_gmot.hosts.dump_frontend", "write a speech encoder's features into Kaldi archives"),
+    "export": ("espnet_gmot.hosts.export", "a stock ESPnet experiment out of a gmot one"),
+    "doctor": ("espnet_gmot.doctor", "what is installed, what is missing, and the command that mends it"),
     "report": ("espnet_gmot.report.cli", "a CER table of several experiments, for readers and for scripts"),
 }
 

@@ -32,6 +32,11 @@ class GMOTLoss(torch.nn.Module):
             raise UserError("gmot_conf: teacher_width is missing: set it to the columns of the teacher's features")
         self.config = config
         self.adapter = Adapter(width, config.teacher_width, config.adapter, config.adapter_hidden)
+        self.back: torch.nn.Linear | None = None
+        if config.residual:
+            self.back = torch.nn.Linear(config.teacher_width, width)
+            torch.nn.init.zeros_(self.back.weight)  # training starts from the stock model
+            torch.nn.init.zeros_(self.back.bias)
         # Buffers, so that a resumed run goes on where it stopped
         self.register_buffer("teacher_mean", torch.zeros(config.teacher_width))
         self.register_buffer("teacher_rows", torch.zeros((), dtype=torch.double))
@@ -82,6 +87,10 @@ class GMOTLoss(torch.nn.Module):
             "iterations": result.iterations.float().mean(),
         }
         return loss, {name: value.detach() for name, value in stats.items()}
+
+    def residual(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (B, T, width) plus what the adapter's linear map says of them, mapped back."""
+        return features + self.back(self.adapter.map(features))
 
     def transport(self, acoustic: Graph, linguistic: Graph) -> FGWResult:
         """Couple the two graphs as the options say.

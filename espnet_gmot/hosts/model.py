@@ -51,10 +51,15 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
         if config.transfers:
             # the CTC head is there whatever the host, and as wide as what `encode` gives
             self.gmot = GMOTLoss(config, width(self, config.tap, kwargs["ctc"].ctc_lo.in_features))
+            if config.residual:
+                if self.ctc is None:
+                    raise UserError("gmot_conf: residual: true needs a CTC head, but ctc_weight is 0")
+                # every use of the head goes through its linear map, in training and in decoding
+                self.ctc.ctc_lo.register_forward_pre_hook(lambda _, inputs: (self.gmot.residual(inputs[0]),))
         self.transcripts = Transcripts(kwargs["token_list"])
-        # Outside state_dict, DDP, init and the optimizer: torch's own __setattr__ would make it a submodule.
+        # A PLMTeacher is no torch module, so it stays outside state_dict, DDP, init and the optimizer.
         # It loads in the first step that needs it, never for statistics or decoding.
-        object.__setattr__(self, "teacher", None)
+        self.teacher: Any = None
         self._encoded: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def forward(
@@ -127,8 +132,7 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             from espnet_gmot.teacher.plm import PLMTeacher
 
             config = self.gmot_config
-            teacher = PLMTeacher(config.teacher, layer=config.teacher_layer, special_tokens=config.special_tokens)
-            object.__setattr__(self, "teacher", teacher)
+            self.teacher = PLMTeacher(config.teacher, layer=config.teacher_layer, special_tokens=config.special_tokens)
         self.teacher.to(device)
         features, lengths = self.teacher(self.transcripts(text, text_lengths))
         return features.to(device), lengths.to(device)

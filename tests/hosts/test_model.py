@@ -69,6 +69,21 @@ def test_blank_weights_follow_the_ctc_head(build: Callable, batch: dict) -> None
     assert model(**batch)[1]["loss_wd"].item() != uniform
 
 
+def test_the_residual_path_starts_as_the_stock_model_and_feeds_the_ctc_head_only(build: Callable, batch: dict) -> None:
+    stock, model = build("hybrid", model="espnet"), build("hybrid", gmot_conf={**GMOT, "residual": True})
+    model.load_state_dict(stock.state_dict(), strict=False)
+    loss, stats, _ = model(**batch)
+    torch.testing.assert_close(loss - stats["loss_gmot"], stock(**stock_batch(batch))[0])
+    loss.backward()
+    assert model.gmot.back.weight.grad.abs().max() > 0
+    with torch.no_grad():
+        model.gmot.back.weight.normal_()
+    encoded, _ = model.encode(batch["speech"], batch["speech_lengths"])
+    merged = encoded + model.gmot.back(model.gmot.adapter.map(encoded))
+    torch.testing.assert_close(model.ctc.log_softmax(encoded), stock.ctc.log_softmax(merged))
+    torch.testing.assert_close(model(**batch)[1]["loss_att"], stats["loss_att"])
+
+
 def test_the_resolved_options_go_into_the_saved_configuration(build: Callable) -> None:
     model = build(gmot_conf={"teacher_width": 12, "preset": "ot"})
     saved = model.args.model_conf["gmot_conf"]
