@@ -4,7 +4,9 @@ The parent imports ESPnet (about 12 s) and does nothing else with it; every prog
 own log file, threads, logging set-up and exit status, as it would under asr.sh.
 """
 
+import contextlib
 import importlib
+import io
 import logging
 import multiprocessing
 import os
@@ -12,6 +14,7 @@ import re
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -64,8 +67,11 @@ def preload(*modules: str) -> None:
     start = time.perf_counter()
     print("importing ESPnet …", end=" ", flush=True)
     register()
-    for module in wanted:
-        importlib.import_module(module)
+    # ESPnet's optional parts complain while they load: about a missing flash_attn, old APIs, nltk data they can't fetch
+    quiet = io.StringIO()
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet), warnings.catch_warnings(action="ignore"):
+        for module in wanted:
+            importlib.import_module(module)
     print(f"{time.perf_counter() - start:.0f} s", flush=True)
 
 

@@ -121,6 +121,9 @@ _CHOICES = {
     "token_type": ("char", "word", "bpe"),
     "bpemode": ("unigram", "bpe"),
 }
+# run.sh's own options: it passes on what it doesn't know, so a misspelt one ends here
+_RUN_SH = ("espnet_root", "workdir", "data", "data_url", "max_utts", "teacher", "teacher_layer", "teacher_mode")
+_RUN_SH += ("teacher_opts", "frontend_model", "frontend_layer", "frontend_opts")
 _STAGES = """stages:
   1 local/data.sh          2 speed perturbation    3 format audio or features    4 drop short, long and empty
   5 token list             6-8 language model      10 statistics                 11 training
@@ -182,7 +185,7 @@ def _pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+            close = difflib.get_close_matches(name, known + list(_RUN_SH), 1)
             raise UserError(
                 f"--{name}: no such option" + (f"; did you mean --{close[0]}?" if close else "; see --help")
             )

@@ -11,6 +11,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.recipe.files import write_text
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.tables import read_table
+from espnet_gmot.recipe.tokens import tokenizer
 from espnet_gmot.report.cer import Counts, align, read_trn, summary_tables
 
 KINDS = {"char": "cer", "word": "wer", "bpe": "ter"}
@@ -56,7 +57,7 @@ def write_trn(layout: Layout, unit: str, data: Path, decoded: Path, folder: Path
         ("ref.trn", references, layout.args.cleaner),
         ("hyp.trn", hypotheses, layout.args.hyp_cleaner),
     ):
-        tokenize = _tokenizer(layout, unit, cleaner)
+        tokenize = tokenizer(layout, unit, cleaner, scoring=True)
         write_trn_file(folder / name, {key: texts[key] for key in references}, speakers, tokenize)
 
 
@@ -65,23 +66,6 @@ def write_trn_file(
 ) -> None:
     """Write one trn file, sorted by utterance."""
     write_text(path, "".join(f"{' '.join(tokenize(texts[key]))}\t({speakers[key]}-{key})\n" for key in sorted(texts)))
-
-
-def _tokenizer(layout: Layout, unit: str, cleaner: str) -> Callable[[str], list[str]]:
-    from espnet2.text.build_tokenizer import build_tokenizer
-    from espnet2.text.cleaner import TextCleaner
-
-    symbols = None if layout.args.nlsyms_txt == "none" else layout.args.nlsyms_txt
-    tokenizer = build_tokenizer(
-        token_type=unit,
-        bpemodel=layout.bpemodel if unit == "bpe" else None,
-        non_linguistic_symbols=symbols,
-        remove_non_linguistic_symbols=unit != "bpe",
-        space_symbol="<space>",
-        delimiter=None,
-    )
-    clean = TextCleaner(None if cleaner == "none" else cleaner)
-    return lambda text: tokenizer.text2tokens(clean(text))
 
 
 def score_folder(folder: Path, options: str = "") -> str:

@@ -1,8 +1,7 @@
 """Stage 5: the token list (characters or words by ESPnet's tokenizer, pieces by sentencepiece)."""
 
-import contextlib
-import io
-import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
@@ -20,21 +19,54 @@ def make_token_list(layout: Layout) -> int:
     return len(layout.token_list.read_text(encoding="utf-8").splitlines())
 
 
-def _count_tokens(layout: Layout) -> None:
-    from espnet2.bin import tokenize_text
+def tokenizer(layout: Layout, unit: str, cleaner: str, *, scoring: bool = False) -> Callable[[str], list[str]]:
+    """ESPnet's tokenizer for ``char``, ``word`` or ``bpe``, behind its text cleaner.
 
+    Imported class by class: ESPnet's ``build_tokenizer`` loads every tokenizer there is, which takes 8 s.
+
+    Args:
+        layout: for ``nlsyms_txt`` and the sentencepiece model.
+        unit: char, word or bpe.
+        cleaner: ESPnet's name of a text cleaner, or "none".
+        scoring: drop non-linguistic symbols (characters and words only).
+    """
+    symbols = None if layout.args.nlsyms_txt == "none" else layout.args.nlsyms_txt
+    if symbols and not Path(symbols).is_file():
+        raise UserError(f"--nlsyms_txt {symbols}: no such file")
+    if unit == "bpe":
+        from espnet2.text.sentencepiece_tokenizer import SentencepiecesTokenizer
+
+        split = SentencepiecesTokenizer(layout.bpemodel).text2tokens
+    elif unit == "word":
+        from espnet2.text.word_tokenizer import WordTokenizer
+
+        split = WordTokenizer(
+            non_linguistic_symbols=symbols if scoring else None, remove_non_linguistic_symbols=scoring
+        ).text2tokens
+    else:
+        from espnet2.text.char_tokenizer import CharTokenizer
+
+        split = CharTokenizer(non_linguistic_symbols=symbols, remove_non_linguistic_symbols=scoring).text2tokens
+    if cleaner == "none":
+        return split
+    from espnet2.text.cleaner import TextCleaner
+
+    clean = TextCleaner(cleaner)
+    return lambda text: split(clean(text))
+
+
+def _count_tokens(layout: Layout) -> None:
     args = layout.args
-    layout.token_list.parent.mkdir(parents=True, exist_ok=True)
-    made = layout.token_list.with_name(".tokens.txt.part")
-    command = ["--token_type", args.token_type, "--field", "2-", "--write_vocabulary", "true"]
-    command += ["--input", str(layout.dump / "lm_train.txt"), "--output", str(made)]
-    command += ["--non_linguistic_symbols", args.nlsyms_txt, "--cleaner", args.cleaner, "--g2p", args.g2p]
-    for symbol, place in ((args.blank, 0), (args.oov, 1), (args.sos_eos, -1)):
-        command += ["--add_symbol", f"{symbol}:{place}"]
-    with contextlib.redirect_stderr(io.StringIO()):  # it prints this process's own command line
-        tokenize_text.main(command)
-    write_text(layout.token_list, made.read_text(encoding="utf-8"))
-    os.remove(made)
+    split = tokenizer(layout, args.token_type, args.cleaner)
+    text = layout.dump / "lm_train.txt"
+    counts: Counter[str] = Counter()
+    for sentence in read_table(text).values():
+        counts.update(split(" ".join(sentence.split())))
+    if not counts:
+        raise UserError(f"{text}: holds no text; check --lm_train_text")
+    # frequent tokens first, equally frequent ones in order of appearance: the order of ESPnet's tokenize_text
+    found = sorted(counts, key=lambda token: -counts[token])
+    write_text(layout.token_list, "".join(f"{token}\n" for token in [args.blank, args.oov, *found, args.sos_eos]))
 
 
 def _train_sentencepiece(layout: Layout) -> None:

@@ -127,8 +127,19 @@ def training_options(layout: Layout) -> list[str]:
     return [*options, "--ngpu", str(args.ngpu), "--multiprocessing_distributed", "true"]
 
 
+def require_gpus(count: int) -> None:
+    """Check --ngpu against what torch sees."""
+    import torch
+
+    if count > torch.cuda.device_count():
+        raise UserError(
+            f"--ngpu {count}: torch sees {torch.cuda.device_count()} GPUs; give --ngpu 0 to train on the CPU"
+        )
+
+
 def train(layout: Layout) -> None:
     """Stage 11: train, or continue an interrupted training; a finished one is left alone."""
+    require_gpus(layout.args.ngpu)
     write_resume_script(layout, layout.asr_exp, 11)
     run_training(Job(TRAIN, tuple(training_options(layout)), layout.asr_exp / "train.log"), layout.asr_exp)
 
