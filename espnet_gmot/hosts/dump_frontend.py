@@ -149,7 +149,7 @@ def dump(options: DumpOptions, wav_scp: Path, out: Path, *, overwrite: bool = Fa
     options.check()
     utterances = read_wav_scp(wav_scp)
     frontend = options.frontend()
-    features = {"weights": frontend.encoder.fingerprint(), "layer": frontend.layer}
+    features = {"weights": frontend.encoder.fingerprint, "layer": frontend.layer}
     _clear_other_features(out, features, overwrite)
     shards = plan_shards(utterances, out, features, frontend.output_size())
     todo = [shard for shard in shards if shard.finished() is None]

@@ -6,6 +6,7 @@ and a frozen encoder is neither trained nor stored.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -66,6 +67,7 @@ class HFSpeechFrontend(AbsFrontend):
             self.trained_encoder = encoder
         if self.layer == WEIGHTED_SUM:
             self.layer_logits = nn.Parameter(torch.zeros(len(encoder.layers) + 1))
+        self.after_init = _AfterInit(self.restore)  # last, see there
 
     @property
     def encoder(self) -> SpeechEncoder:
@@ -96,8 +98,8 @@ class HFSpeechFrontend(AbsFrontend):
             feats = states[self.layer]
         return feats.masked_fill(beyond(lengths, feats.size(1))[:, :, None], 0.0), lengths
 
-    def espnet_initialization_fn(self) -> None:
-        """Undo ESPnet's `init: …`, which has just overwritten the pretrained weights (called by ESPnet itself)."""
+    def restore(self) -> None:
+        """Take the pretrained weights again."""
         if not self.freeze:
             fresh = load_speech_encoder(self.model)
             if self.layer != WEIGHTED_SUM:
@@ -117,10 +119,19 @@ class HFSpeechFrontend(AbsFrontend):
         stored = state_dict.get(f"{prefix}frozen_checksum")
         if self.freeze and stored is not None and stored.item() != self.frozen_checksum.item():
             raise UserError(
-                f"frontend_conf.model: '{self.model}' does not hold the weights (or the layer or the preprocessing) of "
+                f"frontend_conf.model: '{self.model}' does not hold the weights (or the preprocessing) of "
                 "the training run; give the model that the experiment was trained with"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class _AfterInit(nn.Module):
+    """Undoes ESPnet's `init: …`, which overwrites pretrained weights and then calls each module's own hook, parents
+    before children: the last child's hook sees them all overwritten."""
+
+    def __init__(self, restore: Callable[[], None]) -> None:
+        super().__init__()
+        self.espnet_initialization_fn = restore
 
 
 def _check_layer(layer: int | str, n_layers: int) -> int | str:
@@ -136,7 +147,7 @@ def _check_layer(layer: int | str, n_layers: int) -> int | str:
 
 def _checksum(encoder: SpeechEncoder) -> Tensor:
     """16 bits of the encoder's fingerprint as float32, which ESPnet's averaging of checkpoints leaves exact."""
-    return torch.tensor(float(int(encoder.fingerprint()[:4], 16)))
+    return torch.tensor(float(int(encoder.fingerprint[:4], 16)))
 
 
 def _check_rate(fs: int | str | None, expected: int, model: str) -> None:
