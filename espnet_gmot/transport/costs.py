@@ -60,7 +60,7 @@ def temporal_edges(
         dtype: floating type of the result.
 
     Returns:
-        (B, N, N), symmetric, zero diagonal. It equals that of the reversed sequence: node cost or prior must break ties.
+        (B, N, N), symmetric, zero diagonal; the same for the reversed sequence, so cost or prior must break that tie.
     """
     size = int(lengths.max()) if size is None else size
     return TemporalEdges(lengths, size, radius, dtype).dense()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -189,15 +192,33 @@ def fused_gromov_wasserstein(
     )
 
 
-def _backend(name: str, problem: Problem):
+def _backend(name: str, problem: Problem) -> Callable[[Problem], proximal.Solution]:
     """The solving function behind a backend's name."""
-    if name in ("auto", "torch"):
+    if name == "torch" or (name == "auto" and (problem.cost.device.type != "cpu" or not _has_numba())):
         return proximal.solve
+    if name in ("auto", "numba"):
+        if not _has_numba():
+            raise ValueError("backend is 'numba', which is not installed; pip install numba, or take 'auto' or 'torch'")
+        from espnet_gmot.transport import compiled
+
+        if compiled.supports(problem):
+            return compiled.solve
+        if name == "auto":
+            return proximal.solve
+        raise ValueError(
+            f"backend is 'numba', which takes float32 on the CPU and balanced problems where edges stay factored; "
+            f"the cost is {problem.cost.dtype} on {problem.cost.device}: take 'auto' or 'torch'"
+        )
     raise ValueError(f"backend is {name!r}; expected 'auto', 'torch', 'numba' or 'pot'")
 
 
+@functools.cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
 def _warn(converged: Tensor) -> None:
-    """Once per process, when more than 1 % of a batch's samples ran out of steps (not asked of a GPU, which would wait)."""
+    """Once per process, when over 1 % of a batch's samples ran out of steps (not asked of a GPU, which would wait)."""
     global _warned
     if _warned or converged.device.type != "cpu" or not converged.numel():
         return

@@ -23,7 +23,7 @@ def order_prior(
 
     Their kernel K = P∘exp((S − D)/λ2), with S = λ1/(x² + 1), x = i/T − j/U, P the Gaussian of the distance
     d = |x|/sqrt(1/T² + 1/U²) to the diagonal with deviation δ, is exp(−(D + prior)/λ2) for
-    prior = −S − λ2·log P. Constants that no plan of fixed mass feels are left out, so that the prior is 0 on the diagonal:
+    prior = −S − λ2·log P. Constants that no plan of fixed mass feels are left out, so that it is 0 on the diagonal:
     prior = λ1·x²/(1 + x²) + λ2·d²/(2δ²).
 
     Args:

@@ -86,18 +86,19 @@ class Problem:
             linear = linear + self.prior
         return linear.masked_fill_(~self.support(), 0.0)
 
+    @staticmethod
+    def moments(edges: Edges, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """wᵀ(A∘A)w and wᵀAw, (B,) each."""
+        mean = (edges.apply(weights.unsqueeze(-1)).squeeze(-1) * weights).sum(-1)
+        return (edges.hadamard(edges, weights) * weights).sum(-1), mean
+
     def scale(self, linear: Tensor) -> Tensor:
         """Mean magnitude of the effective cost under the product plan, (B,): the unit of a relative ε."""
         a, b = self.acoustic_weights, self.linguistic_weights
         scale = torch.einsum("bt,btu,bu->b", a, linear.abs(), b)
         if self.options.alpha > 0.0:
-            squares = (self.acoustic.hadamard(self.acoustic, a) * a).sum(-1)
-            squares = squares + (self.linguistic.hadamard(self.linguistic, b) * b).sum(-1)
-            means = [
-                (edges.apply(w.unsqueeze(-1)).squeeze(-1) * w).sum(-1)
-                for edges, w in ((self.acoustic, a), (self.linguistic, b))
-            ]
-            scale = scale + 2.0 * self.options.alpha * (squares - 2.0 * means[0] * means[1]).clamp(min=0.0)
+            (square, mean), (other, centre) = self.moments(self.acoustic, a), self.moments(self.linguistic, b)
+            scale = scale + 2.0 * self.options.alpha * (square + other - 2.0 * mean * centre).clamp(min=0.0)
         return torch.where(scale > TINY, scale, torch.ones_like(scale))
 
 

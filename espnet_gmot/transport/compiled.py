@@ -1,0 +1,347 @@
+"""The numba backend: the outer loop of one sample, the parallel loop over samples, and its torch wrapper."""
+
+from __future__ import annotations
+
+import math
+
+from collections import namedtuple
+
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+
+from espnet_gmot.transport import kernels as k
+from espnet_gmot.transport.edges import CosineEdges, DenseEdges, Edges, SumEdges, TemporalEdges
+from espnet_gmot.transport.problem import Problem
+from espnet_gmot.transport.proximal import WARM_MIX, Solution
+from espnet_gmot.transport.vectors import FAST, exp32
+
+__all__ = ["solve", "supports"]
+
+F32 = np.float32
+Sample = namedtuple("Sample", "cost prior given dense low low_t temporal edges a b epsilon square")
+Settings = namedtuple("Settings", "alpha relative proximal inner tolerance rho_a rho_b")
+Work = namedtuple(
+    "Work", "linear logs plan first kernel base middle coupling x z f p log_a square_a y g q log_b square_b"
+)
+DENSE_LIMIT = 2048  # the side up to which factored edges may be made dense
+
+
+@njit(fastmath=FAST, cache=True)
+def _load(cost, prior, given, a, b, alpha, log_a, log_b, linear, logs, plan, rows, columns):  # noqa: ANN001, ANN202
+    """Transposed linear cost and starting plan; returns ⟨|linear|⟩ under the product plan."""
+    mass, mean = 0.0, 0.0
+    if given.shape[0]:
+        for t in range(columns):
+            for u in range(rows):
+                mass += max(given[t, u], F32(0.0)) * (a[t] > 0) * (b[u] > 0)
+    for t in range(columns):
+        for u in range(rows):
+            if a[t] > 0 and b[u] > 0:
+                linear[u, t] = (F32(1.0) - alpha) * cost[t, u]
+                if prior.shape[0]:
+                    linear[u, t] += prior[t, u]
+                mean += abs(linear[u, t]) * a[t] * b[u]
+                plan[u, t] = a[t] * b[u]
+                if mass > 0:
+                    plan[u, t] *= F32(WARM_MIX)
+                    plan[u, t] += F32((1.0 - WARM_MIX) * max(given[t, u], F32(0.0)) / mass)
+                    logs[u, t] = F32(math.log(max(plan[u, t], F32(1e-37))))
+                else:
+                    logs[u, t] = log_a[t] + log_b[u]
+            else:
+                logs[u, t] = k.FLOOR
+    return mean
+
+
+@njit(fastmath=FAST, cache=True)
+def _step(logs, linear, cross, square_a, square_b, alpha, epsilon, relaxed, rows, columns):  # noqa: ANN001, ANN202
+    """logs −= gradient / epsilon."""
+    inverse = F32(1.0) / epsilon
+    four, two = F32(4.0) * alpha, F32(2.0) * alpha
+    for u in range(rows):
+        line, lin, cr = logs[u], linear[u], cross[u]
+        if alpha == 0:
+            for t in range(columns):
+                line[t] -= lin[t] * inverse
+        elif relaxed:
+            for t in range(columns):
+                line[t] -= (lin[t] - four * cr[t] + two * (square_a[t] + square_b[u])) * inverse
+        else:
+            for t in range(columns):
+                line[t] -= (lin[t] - four * cr[t]) * inverse
+
+
+@njit(fastmath=FAST, cache=True)
+def _marginals(plan, p, q, rows, columns):  # noqa: ANN001, ANN202
+    for t in range(columns):
+        p[t] = F32(0.0)
+    for u in range(rows):
+        total = F32(0.0)
+        for t in range(columns):
+            total += plan[u, t]
+            p[t] += plan[u, t]
+        q[u] = total
+
+
+@njit(fastmath=FAST, cache=True)
+def _workspace(sample):  # noqa: ANN001, ANN202
+    """Zeroed scratch memory of one sample: the (U, T) matrices have spare rows for the tiled product."""
+    columns, rows = sample.a.shape[0], sample.b.shape[0]
+    high, wide = -(-rows // 4) * 4, -(-columns // 16) * 16
+    m = np.zeros((6, high, wide), dtype=np.float32)
+    s = np.zeros((6, wide), dtype=np.float32)
+    r = np.zeros((5, high), dtype=np.float32)
+    middle = np.zeros((high if sample.temporal.shape[0] else 0, sample.low.shape[1]), dtype=np.float32)
+    coupling = np.zeros((high, rows), dtype=np.float32)
+    for u in range(rows):
+        r[3, u] = F32(math.log(sample.b[u])) if sample.b[u] > 0 else k.FAR
+        for v in range(rows):
+            coupling[u, v] = sample.edges[u, v]
+    for t in range(columns):
+        s[4, t] = F32(math.log(sample.a[t])) if sample.a[t] > 0 else k.FAR
+    return Work(
+        m[0], m[1], m[2], m[3], m[4], m[5], middle, coupling,
+        s[0], s[1], s[2], s[3], s[4], s[5], r[0], r[1], r[2], r[3], r[4],
+    )  # fmt: skip
+
+
+@njit(fastmath=FAST, cache=True)
+def _multiply(sample, w, target):  # noqa: ANN001, ANN202
+    """target = L · plan · A."""
+    rows, columns = sample.b.shape[0], sample.a.shape[0]
+    s = sample
+    k._cross(w.plan, s.dense, s.low, s.low_t, s.temporal, w.coupling, rows, columns, w.first, target, w.middle)
+
+
+@njit(fastmath=FAST, cache=True)
+def _node_squares(sample, w):  # noqa: ANN001, ANN202
+    """The plan's marginals p and q, and (A∘A)p, (L∘L)q where A is dense."""
+    rows, columns = sample.b.shape[0], sample.a.shape[0]
+    _marginals(w.plan, w.p, w.q, rows, columns)
+    if sample.temporal.shape[0] == 0:
+        k._squares(sample.dense, w.p, columns, w.square_a)
+    k._squares(w.coupling, w.q, rows, w.square_b)
+
+
+@njit(fastmath=FAST, cache=True)
+def _unit(sample, w, settings, mean):  # noqa: ANN001, ANN202
+    """ε in units of the cost: relative to the mean magnitude of the effective cost under the product plan."""
+    if not settings.relative:
+        return sample.epsilon
+    scale = mean
+    if settings.alpha > 0:
+        square, middle = sample.square[0], sample.square[1]
+        if sample.temporal.shape[0] == 0:
+            square, middle = k._moments(sample.dense, sample.a, sample.a.shape[0])
+        other, centre = k._moments(w.coupling, sample.b, sample.b.shape[0])
+        scale += 2.0 * settings.alpha * max(square + other - 2.0 * middle * centre, 0.0)
+    return sample.epsilon * (scale if scale > 1e-30 else 1.0)
+
+
+@njit(fastmath=FAST, cache=True)
+def _outer(sample, w, settings, epsilon):  # noqa: ANN001, ANN202
+    """One proximal step; returns how far the plan moved and its marginal error."""
+    rows, columns, rho_a, rho_b = sample.b.shape[0], sample.a.shape[0], settings.rho_a, settings.rho_b
+    exact_a, exact_b = math.isinf(rho_a), math.isinf(rho_b)
+    powers = (
+        F32(1.0) if exact_a else F32(rho_a / (rho_a + epsilon)),
+        F32(1.0) if exact_b else F32(rho_b / (rho_b + epsilon)),
+    )
+    alpha = F32(settings.alpha)
+    if alpha > 0:
+        _multiply(sample, w, w.kernel)
+        if not (exact_a and exact_b):
+            _node_squares(sample, w)
+    if not settings.proximal:
+        w.logs[:] = w.base
+    relaxed = not (exact_a and exact_b)
+    _step(w.logs, w.linear, w.kernel, w.square_a, w.square_b, alpha, F32(epsilon), relaxed, rows, columns)
+    k._centre(w.logs, w.f, w.g, sample.a, sample.b, w.log_a, w.log_b, rows, columns, w.x)
+    for u in range(rows):
+        line, row = w.logs[u], w.kernel[u]
+        for t in range(columns):
+            row[t] = exp32(line[t] + w.f[t] + w.g[u])
+    inner, tolerance = settings.inner, F32(0.1 * settings.tolerance)
+    a, b = sample.a, sample.b
+    if not k._scale(w.kernel, w.x, w.y, w.z, a, b, w.f, w.g, powers, rows, columns, inner, tolerance):
+        k._scale_log(w.logs, w.kernel, w.x, w.y, w.z, a, b, w.log_a, w.log_b, w.f, w.g, powers, rows, columns, inner)
+    change, error = k._absorb(w.logs, w.kernel, w.plan, w.x, w.y, w.z, w.f, w.g, b, rows, columns)
+    return change, error if exact_b else F32(0.0)
+
+
+@njit(fastmath=FAST, cache=True)
+def _assess(sample, w, settings, epsilon, out, stats):  # noqa: ANN001, ANN202
+    """Round the plan, write it to `out`, and its linear part, energy and gap to `stats`."""
+    rows, columns = sample.b.shape[0], sample.a.shape[0]
+    rho = (settings.rho_a, settings.rho_b)
+    k._round(w.plan, sample.a, sample.b, math.isinf(rho[0]), math.isinf(rho[1]), rows, columns, w.z)
+    linear = 0.0
+    for t in range(columns):
+        for u in range(rows):
+            out[t, u] = w.plan[u, t]
+            if w.plan[u, t] > 0:
+                linear += w.plan[u, t] * sample.cost[t, u]
+    _multiply(sample, w, w.kernel)
+    _node_squares(sample, w)
+    quadratic = sample.square[0] if sample.temporal.shape[0] else 0.0
+    for t in range(columns):
+        quadratic += w.square_a[t] * w.p[t]
+        w.f[t] *= F32(epsilon)
+    for u in range(rows):
+        quadratic += w.square_b[u] * w.q[u]
+        crossed = F32(0.0)
+        for t in range(columns):
+            crossed += w.kernel[u, t] * w.plan[u, t]
+        quadratic -= 2.0 * crossed
+    alpha = F32(settings.alpha)
+    for u in range(rows):
+        row = w.kernel[u]
+        for t in range(columns):
+            row[t] = w.linear[u, t] + alpha * F32(2.0) * (w.square_a[t] + w.square_b[u] - F32(2.0) * row[t])
+    stats[0], stats[1] = linear, max(quadratic, 0.0)
+    stats[3] = k._gap(w.kernel, w.plan, w.p, w.q, sample.a, sample.b, w.f, rho, rows, columns, w.z)
+
+
+@njit(fastmath=FAST, cache=True)
+def _solve_sample(sample, settings, heat, out, stats):  # noqa: ANN001, ANN202
+    """Solve one sample; `stats` receives linear, quadratic, marginal error, gap, iterations, converged."""
+    rows, columns = sample.b.shape[0], sample.a.shape[0]
+    w, s = _workspace(sample), sample
+    mean = _load(
+        s.cost,
+        s.prior,
+        s.given,
+        s.a,
+        s.b,
+        F32(settings.alpha),
+        w.log_a,
+        w.log_b,
+        w.linear,
+        w.logs,
+        w.plan,
+        rows,
+        columns,
+    )
+    for u in range(rows):
+        for t in range(columns):
+            w.base[u, t] = w.log_a[t] + w.log_b[u] if s.a[t] > 0 and s.b[u] > 0 else k.FLOOR
+    epsilon = max(_unit(sample, w, settings, mean), 1e-30)
+    for step in range(heat.shape[0]):
+        change, error = _outer(sample, w, settings, epsilon * heat[step])
+        stats[2], stats[4] = error, step + 1
+        if change <= settings.tolerance and error <= settings.tolerance and heat[step] == 1.0:
+            stats[5] = 1.0
+            break
+    _assess(sample, w, settings, epsilon, out, stats)
+
+
+@njit(fastmath=FAST, parallel=True, cache=True)
+def _solve_batch(order, t_of, u_of, cost, prior, given, dense, low, low_t, temporal, edges, a, b, epsilon, square,
+                 settings, heat, out, stats):  # noqa: ANN001, ANN202  # fmt: skip
+    """Samples in `order` (longest first), one at a time per thread."""
+    for position in prange(order.shape[0]):
+        i = order[position]
+        t, u = t_of[i], u_of[i]
+        sample = Sample(
+            cost[i], prior[min(i, prior.shape[0] - 1)], given[min(i, given.shape[0] - 1)],
+            dense[min(i, dense.shape[0] - 1)], low[min(i, low.shape[0] - 1)], low_t[min(i, low_t.shape[0] - 1)],
+            temporal[min(i, temporal.shape[0] - 1)], edges[i], a[i, :t], b[i, :u], epsilon, square[i],
+        )  # fmt: skip
+        _solve_sample(sample, settings, heat, out[i], stats[i])
+
+
+def supports(problem: Problem) -> bool:
+    """Whether the kernels can take a problem: float32 on the CPU, and factored edges only where they are written for."""
+    if problem.cost.device.type != "cpu" or problem.cost.dtype != torch.float32:
+        return False
+    if problem.linguistic.shape[1] > DENSE_LIMIT and not isinstance(problem.linguistic, DenseEdges):
+        return False
+    return _dense_enough(problem) or (problem.options.balanced and _factors(problem) is not None)
+
+
+def solve(problem: Problem) -> Solution:
+    """`Solution` of a batch by the compiled kernels; bit for bit the same whatever the batch holds."""
+    options, batch = problem.options, problem.cost.shape[0]
+    out = torch.zeros_like(problem.cost, memory_format=torch.contiguous_format)
+    stats = np.zeros((batch, 6), dtype=np.float64)
+    nothing = np.zeros((1, 0, 0), dtype=np.float32)
+    dense, low, low_t, temporal = nothing, nothing, nothing, np.zeros((1, 0), dtype=np.float32)
+    square = np.zeros((batch, 2))
+    if _dense_enough(problem):
+        dense = _array(problem.acoustic.dense())
+    else:
+        low, low_t, temporal = _factors(problem)
+        square = np.stack(
+            [_array(v).astype(np.float64) for v in problem.moments(problem.acoustic, problem.acoustic_weights)], 1
+        )
+    t_of, u_of = problem.acoustic_lengths.numpy(), problem.linguistic_lengths.numpy()
+    alive = (problem.acoustic_weights.sum(1) > 0).numpy()
+    order = np.argsort(-t_of * t_of * u_of, kind="stable")
+    settings = Settings(
+        options.alpha,
+        options.epsilon_relative,
+        options.method == "proximal",
+        options.inner_iterations,
+        options.tolerance,
+        options.rho_acoustic,
+        options.rho_linguistic,
+    )
+    heat = np.array([options.temperature(step) for step in range(options.outer_iterations)])
+    _solve_batch(
+        order[alive[order]],
+        t_of,
+        u_of,
+        _array(problem.cost),
+        nothing if problem.prior is None else _array(problem.prior),
+        nothing if problem.initial_plan is None else _array(problem.initial_plan),
+        dense,
+        low,
+        low_t,
+        temporal,
+        _array(problem.linguistic.dense()),
+        _array(problem.acoustic_weights),
+        _array(problem.linguistic_weights),
+        options.epsilon,
+        square,
+        settings,
+        heat,
+        out.numpy(),
+        stats,
+    )
+    stats[~alive, 5] = 1.0
+    columns = torch.from_numpy(stats).to(torch.float32).unbind(1)
+    return Solution(out, *columns[:4], columns[4].long(), columns[5] > 0)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.contiguous().numpy()
+
+
+def _dense_enough(problem: Problem) -> bool:
+    """Dense already, or cheaper dense: a T × T matrix no larger than twice the features it stands for."""
+    size = problem.acoustic.shape[1]
+    if isinstance(problem.acoustic, DenseEdges):
+        return True
+    rank = sum(t.shape[-1] for t in problem.acoustic.tensors)
+    return size <= DENSE_LIMIT and (size <= 2 * rank or not problem.options.balanced)
+
+
+def _factors(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """A as low rank, its transpose and (constant, slope, radius, …), (B, …) each; None when a part of A is dense."""
+    edges = problem.acoustic
+    terms = edges.terms if isinstance(edges, SumEdges) else [(1.0, edges)]
+    batch, size = edges.shape
+    lows, parts, constant = [], [], torch.zeros(batch)
+    for weight, term in terms:
+        if isinstance(term, CosineEdges):
+            lows.append(term.unit * math.sqrt(weight))
+            constant += weight
+        elif isinstance(term, TemporalEdges):
+            radius = size if term.radius is None else term.radius
+            parts += [weight * term.scale.float(), torch.full((batch,), float(radius))]
+        else:
+            return None
+    low = torch.cat(lows, 2) if lows else torch.zeros(batch, size, 0)
+    return _array(low), _array(low.mT), _array(torch.stack([constant, *parts], 1))

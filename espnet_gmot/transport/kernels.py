@@ -1,0 +1,315 @@
+"""Compiled CPU kernels of the solver: one sample per thread, float32, everything in cache, no BLAS.
+
+Within a sample all matrices are transposed to (U, T), so that the long axis is the contiguous one. Sinkhorn scales the
+kernel itself, around potentials that are absorbed at every outer step; when a scaling leaves the safe range, that step
+is done again in the log domain. Scalars of a sample travel in small float32 vectors: `a`, `b` weights, `f`, `g` potentials.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from espnet_gmot.transport.vectors import FAST, exp32, product
+
+__all__ = ["solve_batch"]
+
+F32 = np.float32
+SAFE = F32(1e13)  # scalings beyond it, or below its inverse, send a step to the log domain
+FLOOR = F32(-100.0)
+FAR = F32(-1e30)
+COLD = F32(20.0)  # log kernels further than this from their weights are centred before they are exponentiated
+
+
+@njit(fastmath=FAST, cache=True)
+def _moments(edges, weights, size):  # noqa: ANN001, ANN202
+    """wᵀ(A∘A)w and wᵀAw."""
+    square, mean = 0.0, 0.0
+    for i in range(size):
+        two, one, row = F32(0.0), F32(0.0), edges[i]
+        for k in range(size):
+            weighted = row[k] * weights[k]
+            one += weighted
+            two += row[k] * weighted
+        square += two * weights[i]
+        mean += one * weights[i]
+    return square, mean
+
+
+@njit(fastmath=FAST, cache=True)
+def _squares(edges, weights, size, out):  # noqa: ANN001, ANN202
+    """out = (A∘A)w."""
+    for i in range(size):
+        two, row = F32(0.0), edges[i]
+        for k in range(size):
+            two += row[k] * row[k] * weights[k]
+        out[i] = two
+
+
+@njit(fastmath=FAST, cache=True)
+def _temporal(plan, rows, columns, slope, radius, out):  # noqa: ANN001, ANN202
+    """out += plan @ E with E[i, k] = slope·min(|i − k|, radius), by running sums from the left and from the right."""
+    for u in range(rows):
+        row, line = plan[u], out[u]
+        for backward in range(2):
+            mass, far = 0.0, 0.0  # mass within the radius behind i, and its summed distance to i
+            beyond = 0.0
+            for step in range(columns):
+                i = columns - 1 - step if backward else step
+                line[i] += F32(slope * (far + beyond * radius))
+                mass += row[i]
+                far += mass
+                if step >= radius:
+                    gone = row[i + radius] if backward else row[i - radius]
+                    # it is `radius` behind the next node but one step: leave the window, join the saturated rest
+                    mass -= gone
+                    far -= gone * (radius + 1.0)
+                    beyond += gone
+
+
+@njit(fastmath=FAST, cache=True)
+def _cross(plan, dense, low, low_t, temporal, edges, rows, columns, first, second, middle):  # noqa: ANN001, ANN202
+    """second = L · plan · A, through first = plan · A; A dense, or constant + temporal − low·lowᵀ."""
+    rank = low.shape[1]
+    if temporal.shape[0] == 0:
+        product(plan, dense, rows, columns, columns, first)
+    else:
+        product(plan, low, rows, columns, rank, middle)
+        product(middle, low_t, rows, rank, columns, first)
+        for u in range(rows):
+            mass = F32(0.0)
+            for t in range(columns):
+                mass += plan[u, t]
+            for t in range(columns):
+                first[u, t] = temporal[0] * mass - first[u, t]
+        for term in range(1, temporal.shape[0], 2):
+            _temporal(plan, rows, columns, temporal[term], int(temporal[term + 1]), first)
+    product(edges, first, rows, rows, columns, second)
+
+
+@njit(fastmath=FAST, cache=True)
+def _centre(logs, f, g, a, b, log_a, log_b, rows, columns, top):  # noqa: ANN001, ANN202
+    """Potentials such that every row and column of the log kernel has a sensible largest entry."""
+    for t in range(columns):
+        top[t] = FAR
+    lost = False
+    for u in range(rows):
+        highest, row = FAR, logs[u]
+        for t in range(columns):
+            value = row[t] + f[t] + g[u]
+            highest = max(highest, value)
+            top[t] = max(top[t], value)
+        lost |= b[u] > 0 and abs(highest - log_b[u]) > COLD
+    for t in range(columns):
+        lost |= a[t] > 0 and abs(top[t] - log_a[t]) > COLD
+    if not lost:
+        return
+    for t in range(columns):
+        if a[t] > 0:
+            f[t] -= top[t]
+    for u in range(rows):
+        if b[u] > 0:
+            highest, row = FAR, logs[u]
+            for t in range(columns):
+                highest = max(highest, row[t] + f[t] if a[t] > 0 else FAR)
+            g[u] = -highest
+
+
+@njit(fastmath=FAST, cache=True)
+def _relaxed(weight, total, potential, power):  # noqa: ANN001, ANN202
+    """New scaling of a KL-relaxed side, around an absorbed potential."""
+    goal = power * (math.log(weight) - math.log(max(total, F32(1e-37))) + potential)
+    return F32(math.exp(min(max(goal - potential, -87.0), 87.0)))
+
+
+@njit(fastmath=FAST, cache=True)
+def _scale(kernel, x, y, z, a, b, f, g, powers, rows, columns, iterations, tolerance):  # noqa: ANN001, ANN202
+    """Sinkhorn on the kernel: scalings x (columns of it) and y (rows); False when a scaling left the safe range."""
+    for t in range(columns):
+        x[t] = F32(1.0) if a[t] > 0 else F32(0.0)
+    for step in range(iterations):
+        for t in range(columns):
+            z[t] = F32(0.0)
+        error, low, high = F32(0.0), SAFE, F32(0.0)
+        for u in range(rows):
+            row, total = kernel[u], F32(0.0)
+            for t in range(columns):
+                total += row[t] * x[t]
+            fresh = F32(0.0)
+            if b[u] > 0:
+                fresh = b[u] / total if powers[1] == 1 else _relaxed(b[u], total, g[u], powers[1])
+                error += b[u] * abs(y[u] / fresh - F32(1.0))
+                low, high = min(low, fresh), max(high, fresh)
+            y[u] = fresh
+            for t in range(columns):
+                z[t] += row[t] * fresh
+        if powers[0] == 1:
+            for t in range(columns):
+                x[t] = a[t] / max(z[t], F32(1e-37))
+        else:
+            for t in range(columns):
+                x[t] = _relaxed(a[t], z[t], f[t], powers[0]) if a[t] > 0 else F32(0.0)
+        for t in range(columns):
+            high = max(high, x[t])
+            low = min(low, x[t] if a[t] > 0 else low)
+        if not (high < SAFE and low > F32(1.0) / SAFE):
+            return False
+        if step > 0 and error <= tolerance:
+            break
+    return True
+
+
+@njit(fastmath=FAST, cache=True)
+def _scale_log(logs, kernel, x, y, z, a, b, log_a, log_b, f, g, powers, rows, columns, iterations):  # noqa: ANN001, ANN202
+    """The same Sinkhorn in the log domain: updates f and g, and leaves kernel = exp(logs + f + g), x = y = 1."""
+    for _ in range(iterations):
+        for t in range(columns):
+            x[t], z[t] = FAR, F32(0.0)
+        for u in range(rows):
+            row, highest, total = logs[u], FAR, F32(0.0)
+            for t in range(columns):
+                highest = max(highest, row[t] + f[t] if a[t] > 0 else FAR)
+            for t in range(columns):
+                total += exp32(row[t] + f[t] - highest) if a[t] > 0 else F32(0.0)
+            if b[u] > 0:
+                g[u] = powers[1] * (log_b[u] - highest - F32(math.log(total)))
+                for t in range(columns):
+                    x[t] = max(x[t], row[t] + g[u])
+        for u in range(rows):
+            if b[u] > 0:
+                row = logs[u]
+                for t in range(columns):
+                    z[t] += exp32(row[t] + g[u] - x[t])
+        for t in range(columns):
+            if a[t] > 0:
+                f[t] = powers[0] * (log_a[t] - x[t] - F32(math.log(z[t])))
+    for t in range(columns):
+        x[t] = F32(1.0) if a[t] > 0 else F32(0.0)
+    for u in range(rows):
+        y[u] = F32(1.0) if b[u] > 0 else F32(0.0)
+        for t in range(columns):
+            kernel[u, t] = exp32(logs[u, t] + f[t] + g[u])
+
+
+@njit(fastmath=FAST, cache=True)
+def _absorb(logs, kernel, plan, x, y, z, f, g, b, rows, columns):  # noqa: ANN001, ANN202
+    """New plan and its logarithm; returns how far the plan moved and its error on the rows' marginal, both L1."""
+    for t in range(columns):
+        z[t] = F32(math.log(x[t])) if x[t] > 0 else F32(0.0)
+        f[t] += z[t]
+    change, error = F32(0.0), F32(0.0)
+    for u in range(rows):
+        if y[u] > 0:
+            g[u] += F32(math.log(y[u]))
+        row, line, old, total = kernel[u], logs[u], plan[u], F32(0.0)
+        for t in range(columns):
+            line[t] = max(line[t] + (f[t] + g[u]), FLOOR)
+        for t in range(columns):
+            fresh = row[t] * x[t] * y[u]
+            change += abs(fresh - old[t])
+            total += fresh
+            old[t] = fresh
+        error += abs(total - b[u])
+    return change, error
+
+
+@njit(fastmath=FAST, cache=True)
+def _round(plan, a, b, exact_a, exact_b, rows, columns, z):  # noqa: ANN001, ANN202
+    """Altschuler, Weed and Rigollet's rounding; with one exact side, that side is scaled."""
+    both = exact_a and exact_b
+    if exact_a:
+        for t in range(columns):
+            z[t] = F32(0.0)
+        for u in range(rows):
+            for t in range(columns):
+                z[t] += plan[u, t]
+        for t in range(columns):
+            if z[t] <= F32(1e-30) and not both:
+                for u in range(rows):
+                    plan[u, t] = a[t] * b[u]
+                z[t] = a[t]
+            ratio = a[t] / max(z[t], F32(1e-30))
+            z[t] = min(ratio, F32(1.0)) if both else ratio
+        for u in range(rows):
+            for t in range(columns):
+                plan[u, t] *= z[t]
+    if not exact_b:
+        return
+    for t in range(columns):
+        z[t] = a[t]
+    missing = np.zeros(rows, dtype=np.float32)
+    for u in range(rows):
+        total = F32(0.0)
+        for t in range(columns):
+            total += plan[u, t]
+        if total <= F32(1e-30) and not both:
+            for t in range(columns):
+                plan[u, t] = a[t] * b[u]
+            total = b[u]
+        ratio = b[u] / max(total, F32(1e-30))
+        ratio = min(ratio, F32(1.0)) if both else ratio
+        missing[u] = max(b[u] - total * ratio, F32(0.0))
+        for t in range(columns):
+            plan[u, t] *= ratio
+            z[t] -= plan[u, t]
+    if both:
+        short = F32(0.0)
+        for t in range(columns):
+            z[t] = max(z[t], F32(0.0))
+            short += z[t]
+        for u in range(rows):
+            share = missing[u] / max(short, F32(1e-30))
+            for t in range(columns):
+                plan[u, t] += share * z[t]
+
+
+@njit(fastmath=FAST, cache=True)
+def _kl(p, q, size):  # noqa: ANN001, ANN202
+    """Σ p log(p/q) − p + q where q has mass."""
+    total = 0.0
+    for i in range(size):
+        if q[i] > 0:
+            total += q[i] - p[i]
+            if p[i] > 0:
+                total += p[i] * math.log(p[i] / q[i])
+    return total
+
+
+@njit(fastmath=FAST, cache=True)
+def _conjugate(potential, weights, size, rho):  # noqa: ANN001, ANN202
+    """Value of a dual potential under a marginal that is exact (rho = inf) or relaxed in KL."""
+    total = 0.0
+    for i in range(size):
+        if weights[i] > 0:
+            if math.isinf(rho):
+                total += potential[i] * weights[i]
+            elif rho > 0:
+                total -= rho * weights[i] * (math.exp(min(-potential[i] / rho, 80.0)) - 1.0)
+    return total
+
+
+@njit(fastmath=FAST, cache=True)
+def _gap(gradient, plan, p, q, a, b, f, rho, rows, columns, z):  # noqa: ANN001, ANN202
+    """Duality gap of the linearised problem: c-transforms of f make feasible potentials."""
+    primal = 0.0
+    g = np.zeros(rows, dtype=np.float32)
+    for t in range(columns):
+        z[t] = -FAR
+    for u in range(rows):
+        lowest, total = -FAR, F32(0.0)
+        for t in range(columns):
+            total += gradient[u, t] * plan[u, t]
+            lowest = min(lowest, gradient[u, t] - f[t] if a[t] > 0 else -FAR)
+        primal += total
+        if b[u] > 0:
+            g[u] = lowest
+            for t in range(columns):
+                z[t] = min(z[t], gradient[u, t] - lowest)
+    dual = _conjugate(z, a, columns, rho[0]) + _conjugate(g, b, rows, rho[1])
+    if not math.isinf(rho[0]) and rho[0] > 0:
+        primal += rho[0] * _kl(p, a, columns)
+    if not math.isinf(rho[1]) and rho[1] > 0:
+        primal += rho[1] * _kl(q, b, rows)
+    return max(primal - dual, 0.0)
