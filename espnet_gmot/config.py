@@ -15,16 +15,22 @@ from espnet_gmot.errors import UserError
 PRESETS: dict[str, dict[str, Any]] = {
     "ctc": {"w_ot": 0.0, "w_align": 0.0},  # no transfer: the stock ESPnet model
     "ot": {"alpha": 0.0},  # ASRU 2023, arXiv 2309.13650
+    # ICASSP 2024, arXiv 2309.16093: one transfer a tied pair of layers; these suit 12 blocks and a 12-layer PLM
+    "hcsa": {"alpha": 0.0, "tap": ["encoder.3", "encoder.7", "encoder"], "teacher_layer": [4, 8, 12]},
     "tot": {"alpha": 0.0, "prior": "order"},  # SLT 2024, arXiv 2409.02239
     "uot": {"alpha": 0.0, "rho_acoustic": 1.0},  # arXiv 2509.05609
     "gmot": {},  # Interspeech 2025, arXiv 2505.13079
     "gmot-t": {"prior": "order"},  # ours: GM-OT with the temporal-order prior
     "gmot-u": {"rho_acoustic": 1.0},  # ours: GM-OT with relaxed frame marginals
+    "kd-att": {"coupling": "attention", "w_ot": 0.0},  # after arXiv 2203.03582: no transport, for comparison
+    "kd-cif": {"coupling": "cif", "w_ot": 0.0},
 }
 
 _CHOICES = {
     "preset": tuple(PRESETS),
+    "coupling": ("transport", "attention", "cif"),
     "prior": ("none", "order", "band"),
+    "schedule_unit": ("step", "epoch"),
     "adapter": ("linear", "mlp"),
     "frame_weights": ("uniform", "blank"),
     "backend": ("auto", "torch", "numba", "pot"),
@@ -47,7 +53,13 @@ _RANGES = {
     "stack": (1, 64, "frames averaged into one node of the acoustic graph"),
     "w_ot": (0.0, math.inf, "the weight of the fused Gromov-Wasserstein distance"),
     "w_align": (0.0, math.inf, "the weight of the alignment loss"),
-    "warmup_steps": (0, 1_000_000_000, "training steps over which both weights rise from 0"),
+    "w_quantity": (0.0, math.inf, "the weight of the quantity loss of coupling: cif"),
+    "warmup": (0, 1e9, "schedule units over which the weights rise from 0"),
+    "hold": (0, 1e9, "schedule units between warm-up and decay"),
+    "decay": (0, 1e9, "schedule units over which the weights fall to 0 again (0 = never)"),
+    "alpha_warmup": (0, 1e9, "schedule units over which alpha rises from 0"),
+    "epsilon_start": (0.0, math.inf, "the entropic step at the start (0 = epsilon all the way)"),
+    "epsilon_decay": (0, 1e9, "schedule units over which epsilon_start shrinks to epsilon"),
     "adapter_hidden": (1, 65_536, "hidden units of the mlp adapter"),
     "teacher_width": (1, 65_536, "columns of the teacher's features"),
 }
@@ -60,10 +72,11 @@ class GMOTConfig:
     Attributes:
         preset: member of the family whose settings replace the defaults below; single keys override it.
         tap: where the acoustic graph comes from: ``encoder`` (its output), ``encoder.N`` (block N, from 0)
-            or ``frontend``.
+            or ``frontend``; a list ties several places to the layers in ``teacher_layer``, one transfer a pair.
         stack: frames averaged into one node of the acoustic graph.
         frame_weights: ``uniform``, or ``blank`` for 1 - p(blank) of the CTC head, detached.
         feature_edges, temporal_edges: weights of the edges 1 - cos(h_i, h_k) and of |i - k| / length.
+        coupling: how frames meet tokens: ``transport``, or for comparison ``attention`` or ``cif`` pooling.
         alpha: share of the edges: FGWD = alpha * GWD + (1 - alpha) * WD.
         epsilon: entropic step of the solver, relative to each sample's cost scale.
         rho_acoustic, rho_linguistic: strength of the marginals of frames and tokens; ``inf`` is balanced.
@@ -73,15 +86,20 @@ class GMOTConfig:
         outer_iterations, inner_iterations, tolerance: the solver's effort.
         backend: ``auto``, ``torch``, ``numba`` or ``pot``.
         w_ot, w_align: weights of FGWD and of the alignment loss beside the ASR loss.
-        warmup_steps: training steps over which both weights rise linearly from 0.
+        w_quantity: weight of the quantity loss of ``cif`` (mean squared error of the number of tokens).
+        schedule_unit: what the schedules count, ``step`` (of training) or ``epoch``.
+        warmup, hold, decay: the weights rise linearly from 0, stay for ``hold``, then fall to 0 over ``decay``.
+        alpha_warmup: alpha rises linearly from 0.
+        epsilon_start, epsilon_decay: epsilon shrinks geometrically from the one to its value over the other.
         adapter: ``linear`` or ``mlp``, from the encoder's width to the teacher's, then LayerNorm.
         adapter_hidden: hidden units of the ``mlp`` adapter.
         residual: add what the linear adapter says, mapped back, to the input of the CTC head; the two linear maps can
             be merged into that head after training (``export`` does).
         teacher: folder or hub name of a Hugging Face encoder to run online, or None to read the data stream
             ``teacher`` that ``dump-teacher`` wrote.
-        teacher_width: columns of the teacher's features; needed where ``teacher`` is None.
-        teacher_layer: hidden layer of the online teacher (-1 is the last).
+        teacher_width: columns of the teacher's features, those of all its layers together; needed where ``teacher``
+            is None.
+        teacher_layer: hidden layer of the online teacher (-1 is the last); a list has one for every tap.
         special_tokens: keep the online teacher's rows of [CLS] and [SEP].
         centre: subtract the running mean of the teacher's features (PLM spaces are anisotropic).
 
@@ -90,11 +108,12 @@ class GMOTConfig:
     """
 
     preset: str = "gmot"
-    tap: str = "encoder"
+    tap: str | list[str] = "encoder"
     stack: int = 1
     frame_weights: str = "uniform"
     feature_edges: float = 1.0
     temporal_edges: float = 0.0
+    coupling: str = "transport"
     alpha: float = 0.5
     epsilon: float = 0.05
     rho_acoustic: float = math.inf
@@ -111,13 +130,20 @@ class GMOTConfig:
     backend: str = "auto"
     w_ot: float = 1.0
     w_align: float = 1.0
-    warmup_steps: int = 0
+    w_quantity: float = 1.0
+    schedule_unit: str = "step"
+    warmup: int = 0
+    hold: int = 0
+    decay: int = 0
+    alpha_warmup: int = 0
+    epsilon_start: float = 0.0
+    epsilon_decay: int = 0
     adapter: str = "linear"
     adapter_hidden: int = 512
     residual: bool = False
     teacher: str | None = None
     teacher_width: int | None = None
-    teacher_layer: int = -1
+    teacher_layer: int | list[int] = -1
     special_tokens: bool = False
     centre: bool = True
 
@@ -127,10 +153,21 @@ class GMOTConfig:
             if value is None and field.default is None:
                 continue
             object.__setattr__(self, field.name, _checked(field.name, value, field.default))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """What single options can't tell."""
         if self.residual and (self.adapter != "linear" or self.tap != "encoder"):
             raise UserError(
-                "gmot_conf: residual: true needs adapter: linear and tap: encoder, to be merged into the CTC head"
+                "gmot_conf: residual: true needs adapter: linear and tap: encoder, to merge into the CTC head"
             )
+        if len(self.taps) != len(self.layers) or isinstance(self.tap, list) != isinstance(self.teacher_layer, list):
+            raise UserError(
+                f"gmot_conf: tap: {self.tap} and teacher_layer: {self.teacher_layer} are no pairs: "
+                "give one of each, or two lists of as many"
+            )
+        if self.frame_weights == "blank" and "frontend" in self.taps:
+            raise UserError("gmot_conf: frame_weights: blank weighs the encoder's frames, but tap: frontend has others")
         if self.feature_edges == 0 and self.temporal_edges == 0 and self.alpha > 0:
             raise UserError("gmot_conf: feature_edges and temporal_edges are both 0: raise one, or set alpha: 0")
 
@@ -152,6 +189,16 @@ class GMOTConfig:
         preset = _checked("preset", options.get("preset", "gmot"), "")
         return cls(**{**PRESETS[preset], **options})
 
+    @property
+    def taps(self) -> list[str]:
+        """The places of the acoustic graphs, one for every transfer."""
+        return self.tap if isinstance(self.tap, list) else [self.tap]
+
+    @property
+    def layers(self) -> list[int]:
+        """The teacher's layers, one for every transfer."""
+        return self.teacher_layer if isinstance(self.teacher_layer, list) else [self.teacher_layer]
+
     def to_dict(self) -> dict[str, Any]:
         """The resolved options, as plain YAML values."""
         return asdict(self)
@@ -160,6 +207,11 @@ class GMOTConfig:
     def transfers(self) -> bool:
         """Whether any transfer loss is on; if not, the model is the stock one."""
         return self.w_ot > 0 or self.w_align > 0
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether anything changes in the course of training."""
+        return bool(self.warmup or self.decay or self.alpha_warmup or self.epsilon_decay)
 
 
 def closest(word: str, words: list[str] | tuple[str, ...]) -> str:
@@ -176,10 +228,22 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         return value
     if name in _RANGES:
         return _number(name, value, whole=isinstance(default, int) or default is None)
+    if name == "tap" and isinstance(value, list) and value and all(isinstance(place, str) for place in value):
+        return list(value)
+    if name == "teacher_layer":
+        return _layers(value)
     if isinstance(default, bool) and not isinstance(value, bool):
         raise UserError(f"gmot_conf: {name}: got {value!r}, expected true or false")
     if isinstance(default, str) and not isinstance(value, str):
         raise UserError(f"gmot_conf: {name}: got {value!r}, expected text")
+    return value
+
+
+def _layers(value: Any) -> int | list[int]:
+    """The teacher's layer or layers."""
+    several = isinstance(value, list) and len(value) > 0
+    if any(isinstance(layer, bool) or not isinstance(layer, int) for layer in (value if several else [value])):
+        raise UserError(f"gmot_conf: teacher_layer: got {value!r}, expected a whole number or a list of them")
     return value
 
 

@@ -9,6 +9,8 @@ from espnet_gmot.adapter import Adapter
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
 from espnet_gmot.graph import Graph
+from espnet_gmot.pooling import CIF, Attention
+from espnet_gmot.schedule import Now, at
 from espnet_gmot.transport import FGWResult, cosine_cost, diagonal_prior, fused_gromov_wasserstein, order_prior
 
 
@@ -24,7 +26,7 @@ class GMOTLoss(torch.nn.Module):
 
     teacher_mean: torch.Tensor
     teacher_rows: torch.Tensor
-    steps: torch.Tensor
+    time: torch.Tensor
 
     def __init__(self, config: GMOTConfig, width: int) -> None:
         super().__init__()
@@ -37,10 +39,13 @@ class GMOTLoss(torch.nn.Module):
             self.back = torch.nn.Linear(config.teacher_width, width)
             torch.nn.init.zeros_(self.back.weight)  # training starts from the stock model
             torch.nn.init.zeros_(self.back.bias)
+        pooling = {"attention": Attention, "cif": CIF, "transport": None}[config.coupling]
+        self.pooling = pooling(config.teacher_width) if pooling else None
+        self._pass_begins = True
         # Buffers, so that a resumed run goes on where it stopped
         self.register_buffer("teacher_mean", torch.zeros(config.teacher_width))
         self.register_buffer("teacher_rows", torch.zeros((), dtype=torch.double))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("time", torch.zeros((), dtype=torch.long))
 
     def forward(
         self,
@@ -71,35 +76,51 @@ class GMOTLoss(torch.nn.Module):
                 f"gmot_conf: teacher_width is {self.config.teacher_width}, but the teacher's features have "
                 f"{teacher.shape[-1]} columns: set teacher_width: {teacher.shape[-1]}"
             )
+        now = self._now()
         with torch.autocast(features.device.type, enabled=False):
             acoustic = Graph(self.adapter(features.float()), lengths, frame_weights).stacked(self.config.stack)
             linguistic = Graph(self._centred(teacher.float(), teacher_lengths), teacher_lengths)
-            result = self.transport(acoustic, linguistic)
-            align = alignment(acoustic.nodes, linguistic.nodes, result.plan, teacher_lengths)
-            distance = result.value.mean()
-            loss = self._ramp() * (self.config.w_ot * distance + self.config.w_align * align)
+            if self.pooling is None:
+                plan, distance, stats = self._transported(acoustic, linguistic, now)
+            else:
+                plan, distance, stats = self._pooled(acoustic, linguistic)
+            align = alignment(acoustic.nodes, linguistic.nodes, plan, teacher_lengths)
+            loss = now.weight * (distance + self.config.w_align * align)
+        stats = {"loss_gmot": loss, "loss_align": align, **stats}
+        return loss, {name: value.detach() for name, value in stats.items()}
+
+    def _transported(
+        self, acoustic: Graph, linguistic: Graph, now: Now
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Plan, weighted distance and statistics of the transport."""
+        result = self.transport(acoustic, linguistic, now)
         stats = {
-            "loss_gmot": loss,
             "loss_wd": result.linear.mean(),
             "loss_gwd": result.quadratic.mean(),
-            "loss_align": align,
             "marginal_error": result.marginal_error.mean(),
             "iterations": result.iterations.float().mean(),
         }
-        return loss, {name: value.detach() for name, value in stats.items()}
+        return result.plan, self.config.w_ot * result.value.mean(), stats
+
+    def _pooled(self, acoustic: Graph, linguistic: Graph) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Coupling, weighted quantity loss and statistics of the pooling."""
+        plan, quantity = self.pooling(acoustic.nodes, acoustic.lengths, linguistic.lengths, linguistic.nodes.shape[1])
+        return plan, self.config.w_quantity * quantity.mean(), {"loss_quantity": quantity.mean()}
 
     def residual(self, features: torch.Tensor) -> torch.Tensor:
         """Features (B, T, width) plus what the adapter's linear map says of them, mapped back."""
         return features + self.back(self.adapter.map(features))
 
-    def transport(self, acoustic: Graph, linguistic: Graph) -> FGWResult:
+    def transport(self, acoustic: Graph, linguistic: Graph, now: Now | None = None) -> FGWResult:
         """Couple the two graphs as the options say.
 
         Args:
             acoustic: nodes (B, T, D).
             linguistic: nodes (B, U, D).
+            now: the moment of training; its end by default.
         """
         config = self.config
+        now = now or Now(1.0, config.alpha, config.epsilon)
         cost = cosine_cost(acoustic.nodes, linguistic.nodes)
         sizes = (acoustic.lengths, linguistic.lengths, cost.shape[1], cost.shape[2])
         prior = None
@@ -115,8 +136,8 @@ class GMOTLoss(torch.nn.Module):
             linguistic.edges(config.feature_edges, config.temporal_edges),
             acoustic.lengths,
             linguistic.lengths,
-            alpha=config.alpha,
-            epsilon=config.epsilon,
+            alpha=now.alpha,
+            epsilon=now.epsilon,
             acoustic_weights=acoustic.weights,
             rho_acoustic=config.rho_acoustic,
             rho_linguistic=config.rho_linguistic,
@@ -133,19 +154,75 @@ class GMOTLoss(torch.nn.Module):
             return teacher
         if self.training:
             valid = torch.arange(teacher.shape[1], device=teacher.device) < lengths[:, None]
-            rows = lengths.sum()
-            mean = (teacher * valid[..., None]).sum((0, 1)) / rows.clamp(min=1)
+            total = torch.cat([(teacher * valid[..., None]).sum((0, 1)), lengths.sum()[None].float()])
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(total)  # the mean is that of the global batch, as in one process
+            rows = total[-1]
             self.teacher_rows += rows
+            mean = total[:-1] / rows.clamp(min=1)
             self.teacher_mean += (mean - self.teacher_mean) * (rows / self.teacher_rows.clamp(min=1)).float()
         return teacher - self.teacher_mean
 
-    def _ramp(self) -> float | torch.Tensor:
-        """The share of the weights that counts already: rises to 1 over ``warmup_steps`` training steps."""
-        if self.config.warmup_steps == 0:
-            return 1.0
-        if self.training:
-            self.steps += 1
-        return (self.steps.float() / self.config.warmup_steps).clamp(max=1.0)
+    def _now(self) -> Now:
+        """The moment of training; the first training step after a validation begins another epoch."""
+        if self.training and (self.config.schedule_unit == "step" or self._pass_begins):
+            self.time += 1
+        self._pass_begins = not self.training
+        if not self.config.scheduled:  # no reason to wait for the device
+            return Now(1.0, self.config.alpha, self.config.epsilon)
+        return at(self.config, self.time.item())
+
+
+class LayeredLoss(torch.nn.Module):
+    """Several transfers at once: one for every tied pair of an acoustic place and a layer of the teacher.
+
+    Args:
+        config: the options; ``tap`` and ``teacher_layer`` are lists.
+        widths: columns of the acoustic features at each place.
+
+    Hierarchical transfer as in HCSA (arXiv 2309.16093).
+    """
+
+    def __init__(self, config: GMOTConfig, widths: list[int]) -> None:
+        super().__init__()
+        columns, rest = divmod(config.teacher_width or 0, len(widths))
+        if columns == 0 or rest:
+            raise UserError(
+                f"gmot_conf: teacher_width: {config.teacher_width} is not that of {len(widths)} layers side by side: "
+                f"give dump-teacher the layers {config.layers}"
+            )
+        single = {**config.to_dict(), "teacher_width": columns, "teacher_layer": -1}
+        self.losses = torch.nn.ModuleList(
+            GMOTLoss(GMOTConfig(**{**single, "tap": place}), width)
+            for place, width in zip(config.taps, widths, strict=True)
+        )
+
+    def forward(
+        self,
+        features: list[tuple[torch.Tensor, torch.Tensor]],
+        teacher: torch.Tensor,
+        teacher_lengths: torch.Tensor,
+        frame_weights: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The mean of the transfers and of their statistics.
+
+        Args:
+            features: acoustic features (B, T, width) and their lengths (B,), one pair for every place.
+            teacher: (B, U, layers * D) the teacher's layers side by side.
+            teacher_lengths: (B,) their tokens.
+            frame_weights: (B, T) how much each frame counts, or None for all alike.
+        """
+        if teacher.shape[-1] % len(self.losses):
+            raise UserError(
+                f"gmot: the teacher's {teacher.shape[-1]} columns are not those of {len(self.losses)} layers"
+            )
+        layers = teacher.chunk(len(self.losses), dim=-1)
+        results = [
+            loss(nodes, lengths, layer, teacher_lengths, frame_weights)
+            for loss, (nodes, lengths), layer in zip(self.losses, features, layers, strict=True)
+        ]
+        stats = {name: torch.stack([each[name] for _, each in results]).mean() for name in results[0][1]}
+        return torch.stack([loss for loss, _ in results]).mean(), stats
 
 
 def alignment(

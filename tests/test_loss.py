@@ -25,7 +25,7 @@ def batch(pad: int = 0, fill: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
     return more(features, (0, 0, 0, pad), value=fill), more(teacher, (0, 0, 0, pad), value=fill)
 
 
-@pytest.mark.parametrize("preset", ["ot", "tot", "uot", "gmot", "gmot-t", "gmot-u"])
+@pytest.mark.parametrize("preset", ["ot", "tot", "uot", "gmot", "gmot-t", "gmot-u", "kd-att", "kd-cif"])
 def test_padding_changes_neither_value_nor_gradient(preset: str) -> None:
     losses, gradients = [], []
     for pad, fill in ((0, 0.0), (5, 7.0)):
@@ -74,7 +74,7 @@ def test_gradient_descent_lowers_the_loss_and_aligns() -> None:
 
 
 def test_every_parameter_gets_a_gradient_in_every_step() -> None:
-    for options in ({}, {"w_align": 0.0}, {"w_ot": 0.0}, {"warmup_steps": 10}, {"adapter": "mlp"}):
+    for options in ({}, {"w_align": 0.0}, {"w_ot": 0.0}, {"warmup": 10}, {"adapter": "mlp"}):
         module = make(**options).train()
         features, teacher = batch()
         module(features, LENGTHS, teacher, TOKENS)[0].backward()
@@ -82,7 +82,7 @@ def test_every_parameter_gets_a_gradient_in_every_step() -> None:
 
 
 def test_warmup_rises_in_training_only_and_is_resumed() -> None:
-    module = make(warmup_steps=4).train()
+    module = make(warmup=4).train()
     features, teacher = batch()
     shares = []
     for _ in range(5):
@@ -90,9 +90,9 @@ def test_warmup_rises_in_training_only_and_is_resumed() -> None:
         whole = module.config.alpha * stats["loss_gwd"] + (1 - module.config.alpha) * stats["loss_wd"]
         shares.append((loss / (whole + stats["loss_align"])).item())
     assert shares == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0], abs=1e-5)
-    resumed = make(warmup_steps=4)
+    resumed = make(warmup=4)
     resumed.load_state_dict(module.state_dict())
-    assert resumed.eval()._ramp() == 1.0 and resumed.steps == 5
+    assert resumed.eval()._now().weight == 1.0 and resumed.time == 5
 
 
 def test_the_teachers_mean_is_that_of_all_rows_seen() -> None:

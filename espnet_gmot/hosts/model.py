@@ -6,7 +6,7 @@ transducer. The transfer reads what the encoder gave and adds its loss and its s
 
 import inspect
 import logging
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
 from espnet_gmot.hosts.taps import Tap, width
 from espnet_gmot.hosts.transcripts import Transcripts
-from espnet_gmot.loss import GMOTLoss
+from espnet_gmot.loss import GMOTLoss, LayeredLoss
 
 _NO_TEACHER = (
     "gmot: no teacher: either run dump-teacher and give asr_train `--train_data_path_and_name_and_type "
@@ -47,10 +47,11 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             gmot_conf.update(config.to_dict())
         logging.info(f"gmot_conf: {config}")
         self.gmot_config = config
-        self.gmot: GMOTLoss | None = None
+        self.gmot: GMOTLoss | LayeredLoss | None = None
         if config.transfers:
             # the CTC head is there whatever the host, and as wide as what `encode` gives
-            self.gmot = GMOTLoss(config, width(self, config.tap, kwargs["ctc"].ctc_lo.in_features))
+            widths = [width(self, place, kwargs["ctc"].ctc_lo.in_features) for place in config.taps]
+            self.gmot = LayeredLoss(config, widths) if isinstance(config.tap, list) else GMOTLoss(config, widths[0])
             if config.residual:
                 if self.ctc is None:
                     raise UserError("gmot_conf: residual: true needs a CTC head, but ctc_weight is 0")
@@ -91,19 +92,26 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
         """
         if self.gmot is None:
             return super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
-        tap = nullcontext() if self.gmot_config.tap == "encoder" else Tap(self, self.gmot_config.tap)
+        taps = {name: Tap(self, name) for name in self.gmot_config.taps if name != "encoder"}
         self._encoded = []
         try:
-            with tap:
+            with ExitStack() as hooks:
+                for tap in taps.values():
+                    hooks.enter_context(tap)
                 loss, stats, weight = super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
             encoded, lengths = self._encoded[0]
         finally:
             self._encoded = None
         weights = self._speech_probability(encoded) if self.gmot_config.frame_weights == "blank" else None
-        features, lengths = tap.features(lengths) if isinstance(tap, Tap) else (encoded, lengths)
         if teacher is None:
-            teacher, teacher_lengths = self._ask_teacher(text, text_lengths, features.device)
-        transfer, more = self.gmot(features, lengths, teacher, teacher_lengths, weights)
+            teacher, teacher_lengths = self._ask_teacher(text, text_lengths, encoded.device)
+        features = [
+            taps[name].features(lengths) if name in taps else (encoded, lengths) for name in self.gmot_config.taps
+        ]
+        if isinstance(self.gmot, LayeredLoss):
+            transfer, more = self.gmot(features, teacher, teacher_lengths, weights)
+        else:
+            transfer, more = self.gmot(*features[0], teacher, teacher_lengths, weights)
         loss = loss + transfer
         stats.update(more, loss=loss.detach())
         return force_gatherable((loss, stats, weight), loss.device)

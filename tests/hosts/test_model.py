@@ -61,6 +61,22 @@ def test_an_inner_tap_sees_another_place(build: Callable, batch: dict, tap: str)
     assert stats["loss_wd"].item() != encoder_stats["loss_wd"].item()
 
 
+def test_several_taps_tie_layers_of_encoder_and_teacher(build: Callable, batch: dict) -> None:
+    pairs = {"preset": "hcsa", "tap": ["encoder.0", "encoder"], "teacher_layer": [1, 2]}
+    model = build("hybrid", gmot_conf={**GMOT, **pairs})  # the stream's 12 columns are two layers of 6
+    model(**batch)[0].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    singles = []
+    for index, (tap, part) in enumerate(zip(pairs["tap"], batch["teacher"].chunk(2, -1), strict=True)):
+        single = build("hybrid", gmot_conf={**GMOT, "preset": "ot", "tap": tap, "teacher_width": 6})
+        single.load_state_dict(model.state_dict(), strict=False)
+        single.gmot.load_state_dict(model.gmot.losses[index].state_dict())
+        singles.append(single.eval()(**{**batch, "teacher": part})[1]["loss_gmot"])
+    torch.testing.assert_close(model.eval()(**batch)[1]["loss_gmot"], torch.stack(singles).mean(0))
+    with pytest.raises(UserError, match="12 is not that of 5 layers"):
+        build("hybrid", gmot_conf={**GMOT, "tap": ["encoder"] * 5, "teacher_layer": [1] * 5})
+
+
 def test_blank_weights_follow_the_ctc_head(build: Callable, batch: dict) -> None:
     model = build(gmot_conf={**GMOT, "frame_weights": "blank"})
     uniform = model(**batch)[1]["loss_wd"].item()
