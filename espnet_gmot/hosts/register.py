@@ -1,7 +1,8 @@
 """Adds ``model: gmot`` and ``frontend: hf_speech`` to ESPnet's choices, without touching ESPnet.
 
 Importing ``espnet2.tasks.asr`` takes many seconds, and most of ESPnet's commands never do. So registration waits for
-that import: :func:`register` costs nothing until ESPnet asks for its ASR task.
+that import: :func:`register` costs nothing until ESPnet asks for its ASR task. ESPnet3 has an ASR task of its own, with
+choices of its own: it is waited for likewise.
 """
 
 import importlib.abc
@@ -10,18 +11,19 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-#: The modules that keep a list of choices of their own, with the hosts that go into it.
-TASK = "espnet2.tasks.asr"
+#: Modules with lists of models and frontends: of ESPnet2 (and ESPnet-EZ, which builds on it), of ESPnet3.
+TASKS = ("espnet2.tasks.asr", "espnet3.systems.esp2_asr.task")
 
 
 def register() -> None:
-    """Make ESPnet know the plugin: now where its ASR task is imported already, else as soon as it is.
+    """Make ESPnet know the plugin: now where an ASR task is imported already, else as soon as it is.
 
     Calling it again changes nothing.
     """
-    if TASK in sys.modules:
-        add_choices(sys.modules[TASK])
-    elif not any(isinstance(finder, _TaskFinder) for finder in sys.meta_path):
+    for task in TASKS:
+        if task in sys.modules:
+            add_choices(sys.modules[task])
+    if not any(isinstance(finder, _TaskFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _TaskFinder())
 
 
@@ -29,7 +31,7 @@ def add_choices(task: ModuleType) -> None:
     """Add the hosts to the choices of an imported ASR task module.
 
     Args:
-        task: the module ``espnet2.tasks.asr``.
+        task: one of the modules :data:`TASKS`.
 
     Raises:
         TypeError: where a host isn't of the class that ESPnet's choices ask for (ClassChoices checks its own
@@ -48,14 +50,13 @@ def add_choices(task: ModuleType) -> None:
 
 
 class _TaskFinder(importlib.abc.MetaPathFinder):
-    """Finds the ASR task as Python would, and registers the hosts once it has run."""
+    """Finds an ASR task as Python would, and registers the hosts once it has run."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != TASK:
+        if fullname not in TASKS:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module
