@@ -47,15 +47,19 @@ def format_wav_scp(
     parts = [target / "logs" / f"wav.{index}.scp" for index in range(1, nj + 1)]
     split_table(source, parts)
     folders = [target / "data" / f"format.{index}" for index in range(1, nj + 1)]
-    with tqdm(total=total, desc=f"format {target.name}", unit="utt", mininterval=1.0) as bar:
-        if processes == 1:
-            for part, folder in zip(parts, folders, strict=True):
+    todo = [
+        (part, folder)
+        for part, folder in zip(parts, folders, strict=True)
+        if not is_complete(folder, part_fingerprint(part, audio_format, fs))
+    ]
+    with tqdm(total=sum(len(read_table(part)) for part, _ in todo), desc=f"format {target.name}", unit="utt") as bar:
+        if processes == 1 or len(todo) < 2:
+            for part, folder in todo:
                 bar.update(format_part(part, folder, audio_format, fs))
         else:
             # "fork" would copy whatever the parent has open; these workers need numpy and soundfile only
             with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
-                pairs = zip(parts, folders, strict=True)
-                jobs = [pool.submit(format_part, part, folder, audio_format, fs) for part, folder in pairs]
+                jobs = [pool.submit(format_part, part, folder, audio_format, fs) for part, folder in todo]
                 try:
                     for job in as_completed(jobs):
                         bar.update(job.result())
@@ -69,19 +73,22 @@ def format_wav_scp(
     return made
 
 
-def format_part(part: Path, folder: Path, audio_format: str, fs: int) -> int:
-    """Format one part's entries into ``folder``; return how many there are."""
+def part_fingerprint(part: Path, audio_format: str, fs: int) -> str:
+    """Hash of all that a part's output depends on: its entries, the files behind them, and the format."""
     entries = read_table(part)
     words = [VERSION, audio_format, str(fs), *(f"{key} {entry}" for key, entry in entries.items())]
-    mark = fingerprint(words, [path for entry in entries.values() if (path := _path(entry))])
-    if is_complete(folder, mark):
-        return len(entries)
+    return fingerprint(words, [path for entry in entries.values() if (path := _path(entry))])
+
+
+def format_part(part: Path, folder: Path, audio_format: str, fs: int) -> int:
+    """Format one part's entries into ``folder`` and mark it; return how many there are."""
+    entries = read_table(part)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     writer = _write_archive if audio_format.endswith(".ark") else _write_files
     lengths = writer(entries, folder, audio_format, fs)
     write_text(folder / "utt2num_samples", "".join(f"{key} {length}\n" for key, length in lengths.items()))
-    set_complete(folder, mark)
+    set_complete(folder, part_fingerprint(part, audio_format, fs))
     return len(entries)
 
 

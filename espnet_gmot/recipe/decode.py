@@ -4,9 +4,9 @@ import shlex
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe.files import count_lines, is_complete, set_complete, write_text
+from espnet_gmot.recipe.files import count_lines, write_text
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job, cores, preload, run_all
+from espnet_gmot.recipe.mains import Job, cores, run_parts
 from espnet_gmot.recipe.tables import split_table
 from espnet_gmot.recipe.train import write_resume_script
 
@@ -36,17 +36,9 @@ def _decode_set(layout: Layout, name: str) -> None:
     speech = f"{data / scp},speech,{kind}"
     jobs = [_job(layout, speech, logs, index) for index in range(1, parts + 1)]
     outputs = [logs / f"output.{index}" for index in range(1, parts + 1)]
-    marks = [job.fingerprint() for job in jobs]
-    todo = [index for index in range(parts) if not is_complete(outputs[index], marks[index])]
-    print(f"{out}: {parts - len(todo)} of {parts} parts are there already; log: {logs}/asr_inference.*.log", flush=True)
-    if todo:
-        preload(INFER)
-        total = sum(count_lines(keys[index]) for index in todo)
-        run_all(
-            [jobs[index] for index in todo], processes=_processes(layout), unit="utt", marker="best hypo", total=total
-        )
-        for index in todo:
-            set_complete(outputs[index], marks[index])
+    print(f"{out}: log: {logs}/asr_inference.*.log", flush=True)
+    sizes = [count_lines(path) for path in keys]
+    run_parts(jobs, outputs, processes=_processes(layout), unit="utt", marker="best hypo", sizes=sizes)
     for file in _OUTPUTS:
         found = [output / "1best_recog" / file for output in outputs if (output / "1best_recog" / file).is_file()]
         lines = [line for path in found for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

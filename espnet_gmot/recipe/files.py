@@ -1,9 +1,13 @@
 """Small file habits shared by the recipe: atomic writes and marks that let a rerun skip finished work."""
 
+import filecmp
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
+
+from espnet_gmot.errors import UserError
 
 MARK = ".complete"
 """Name of the mark that finished work leaves behind."""
@@ -23,6 +27,17 @@ def write_text(path: str | Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def install(source: str | Path, target: str | Path) -> None:
+    """Move every file below ``source`` to the same place below ``target``; files that don't differ stay untouched."""
+    source, target = Path(source), Path(target)
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / path.relative_to(source)
+        if not (place.is_file() and filecmp.cmp(path, place, shallow=False)):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, place)
+    shutil.rmtree(source)
+
+
 def count_lines(path: str | Path) -> int:
     """Number of lines that hold anything."""
     with Path(path).open(encoding="utf-8") as lines:
@@ -30,10 +45,17 @@ def count_lines(path: str | Path) -> int:
 
 
 def fingerprint(words: Iterable[str], inputs: Iterable[str | Path] = ()) -> str:
-    """Hash of a command and of the state (path, size, modification time) of the files that it reads."""
+    """Hash of a command and of the state (path, size, modification time) of the files that it reads.
+
+    Raises:
+        UserError: one of the files is absent.
+    """
     digest = hashlib.sha256("\0".join(words).encode())
     for path in inputs:
-        state = os.stat(path)
+        try:
+            state = os.stat(path)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; the earlier stages name this file: run them again") from error
         digest.update(f"\0{path}\0{state.st_size}\0{state.st_mtime_ns}".encode())
     return digest.hexdigest()
 

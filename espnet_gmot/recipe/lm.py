@@ -4,11 +4,11 @@ import shlex
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe.files import count_lines
+from espnet_gmot.recipe.files import count_lines, fingerprint, is_complete, set_complete
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job, preload, run_one
+from espnet_gmot.recipe.mains import Job, cores, run_one, run_parts
 from espnet_gmot.recipe.tables import split_table
-from espnet_gmot.recipe.train import add_vocabulary_size, common_options, run_parts, run_training, write_resume_script
+from espnet_gmot.recipe.train import aggregate, common_options, run_training, write_resume_script
 
 TRAIN = "espnet2.bin.lm_train"
 PERPLEXITY = "espnet2.bin.lm_calc_perplexity"
@@ -16,8 +16,6 @@ PERPLEXITY = "espnet2.bin.lm_calc_perplexity"
 
 def collect_stats(layout: Layout) -> None:
     """Stage 6."""
-    from espnet2.bin.aggregate_stats_dirs import aggregate_stats_dirs
-
     args, logs = layout.args, layout.lm_stats / "logdir"
     keys = (layout.dump / "lm_train.txt", layout.lm_dev_text())
     for path in keys:
@@ -34,9 +32,11 @@ def collect_stats(layout: Layout) -> None:
         own = ["--train_shape_file", f"{logs}/train.{index}.scp", "--valid_shape_file", f"{logs}/dev.{index}.scp"]
         own += ["--output_dir", f"{logs}/stats.{index}", *shlex.split(args.lm_args)]
         jobs.append(Job(TRAIN, (*shared, *own), logs / f"stats.{index}.log"))
-    run_parts(jobs, [logs / f"stats.{index}" for index in indices], unit="part")
-    aggregate_stats_dirs([logs / f"stats.{index}" for index in indices], layout.lm_stats, "WARNING", False)
-    add_vocabulary_size(layout.lm_stats, args.token_type, layout.token_list)
+    folders = [logs / f"stats.{index}" for index in range(1, parts + 1)]
+    mark = fingerprint(job.fingerprint() for job in jobs)
+    if run_parts(jobs, folders, processes=cores(), unit="part") or not is_complete(layout.lm_stats, mark):
+        aggregate(folders, layout.lm_stats, layout, sums=True)
+        set_complete(layout.lm_stats, mark)
 
 
 def _data(layout: Layout) -> list[str]:
@@ -66,7 +66,6 @@ def perplexity(layout: Layout) -> float:
     options += ["--data_path_and_name_and_type", f"{layout.lm_test_text()},text,text"]
     options += ["--train_config", f"{layout.lm_exp}/config.yaml", "--output_dir", str(folder)]
     options += ["--model_file", f"{layout.lm_exp}/{layout.args.inference_lm}"]
-    preload(PERPLEXITY)
     run_one(Job(PERPLEXITY, tuple(options), folder / "lm_calc_perplexity.log"), echo=lambda line: None)
     value = float((folder / "ppl").read_text().split()[0])
     print(f"perplexity of {layout.lm_test_text()}: {value:.2f}", flush=True)

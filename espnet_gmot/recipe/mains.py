@@ -23,7 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe.files import fingerprint
+from espnet_gmot.recipe.files import fingerprint, is_complete, set_complete
 
 _ERROR = "espnet_gmot: error: "
 _CONSOLE_SECONDS = 10.0  # at most one progress line of training in this time
@@ -75,24 +75,55 @@ def preload(*modules: str) -> None:
     print(f"{time.perf_counter() - start:.0f} s", flush=True)
 
 
-def run_all(
-    jobs: Sequence[Job], *, processes: int, unit: str, marker: str | None = None, total: int | None = None
-) -> None:
-    """Run jobs in forks, at most ``processes`` at a time, with a progress bar; the first failure stops the rest.
+def run_parts(
+    jobs: Sequence[Job],
+    folders: Sequence[Path],
+    *,
+    processes: int,
+    unit: str,
+    marker: str | None = None,
+    sizes: Sequence[int] = (),
+) -> bool:
+    """Run the jobs whose output folder is not marked as complete; mark each folder as its job ends.
 
     Args:
         jobs: what to run.
+        folders: output folder of each job.
         processes: how many at a time.
         unit: name of a unit of progress.
         marker: text that each unit of progress leaves once in a job's log; None counts finished jobs.
-        total: number of units.
+        sizes: number of units of each job; needed with ``marker``.
+
+    Returns:
+        False if everything was there already.
 
     Raises:
         UserError: a job failed; names its log and the error.
     """
+    marks = {job: job.fingerprint() for job in jobs}
+    places = dict(zip(jobs, folders, strict=True))
+    todo = [job for job in jobs if not is_complete(places[job], marks[job])]
+    if len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} parts are there already", flush=True)
+    if todo:
+        total = sum(size for job, size in zip(jobs, sizes, strict=True) if job in todo) if marker else len(todo)
+        preload(*{job.module for job in todo})
+        _run_all(todo, lambda job: set_complete(places[job], marks[job]), processes, unit, marker, total)
+    return bool(todo)
+
+
+def _run_all(
+    jobs: Sequence[Job],
+    finished: Callable[[Job], None],
+    processes: int,
+    unit: str,
+    marker: str | None,
+    total: int,
+) -> None:
+    """Run jobs in forks, at most ``processes`` at a time, with a progress bar; the first failure stops the rest."""
     waiting, running = list(jobs), {}
     seen = {job: _Counter(job.log, marker) for job in jobs}
-    with tqdm(total=total or len(jobs), unit=unit, mininterval=1.0) as bar:
+    with tqdm(total=total, unit=unit, mininterval=1.0) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < max(1, processes):
@@ -109,6 +140,7 @@ def run_all(
                     del running[job]
                     if process.exitcode:
                         raise _failure(job, process.exitcode)
+                    finished(job)
                     bar.update(seen[job].news() if marker else 1)
         finally:
             for process in running.values():

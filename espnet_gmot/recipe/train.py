@@ -1,13 +1,14 @@
 """Stages 10 and 11: statistics of the training data, then training."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.recipe.dump import sampling_rate
-from espnet_gmot.recipe.files import count_lines, is_complete, set_complete, write_text
+from espnet_gmot.recipe.files import count_lines, fingerprint, install, is_complete, set_complete, write_text
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job, TrainingEcho, cores, preload, run_all, run_one
+from espnet_gmot.recipe.mains import Job, TrainingEcho, cores, run_one, run_parts
 from espnet_gmot.recipe.tables import split_table
 
 TRAIN = "espnet2.bin.asr_train"
@@ -52,8 +53,6 @@ def write_resume_script(layout: Layout, directory: Path, stage: int) -> None:
 
 def collect_stats(layout: Layout) -> None:
     """Stage 10: shapes of all training and validation data, and the features' mean and variance."""
-    from espnet2.bin import aggregate_stats_dirs
-
     args, logs = layout.args, layout.asr_stats / "logdir"
     keys = [layout.dump / name / layout.speech(layout.dump / name)[0] for name in (layout.train_set, layout.valid_set)]
     parts = min(args.nj, *map(count_lines, keys))
@@ -67,36 +66,32 @@ def collect_stats(layout: Layout) -> None:
         own = ["--train_shape_file", f"{logs}/train.{index}.scp", "--valid_shape_file", f"{logs}/valid.{index}.scp"]
         own += ["--output_dir", f"{logs}/stats.{index}", *shlex.split(args.asr_args)]
         jobs.append(Job(TRAIN, (*shared, *own), logs / f"stats.{index}.log"))
-    run_parts(jobs, [logs / f"stats.{index}" for index in range(1, parts + 1)], unit="part")
-    aggregate_stats_dirs.aggregate_stats_dirs(
-        [logs / f"stats.{index}" for index in range(1, parts + 1)],
-        layout.asr_stats,
-        "WARNING",
-        args.feats_normalize != "global_mvn",
-    )
-    add_vocabulary_size(layout.asr_stats, args.token_type, layout.token_list)
+    folders = [logs / f"stats.{index}" for index in range(1, parts + 1)]
+    mark = fingerprint(job.fingerprint() for job in jobs)
+    if run_parts(jobs, folders, processes=cores(), unit="part") or not is_complete(layout.asr_stats, mark):
+        aggregate(folders, layout.asr_stats, layout, sums=args.feats_normalize == "global_mvn")
+        set_complete(layout.asr_stats, mark)
 
 
-def add_vocabulary_size(stats: Path, token_type: str, token_list: Path) -> None:
-    """Write text_shape.TYPE, text_shape with the vocabulary's size as its last dimension (batch_bins counts it)."""
-    size = count_lines(token_list)
+def aggregate(parts: Sequence[Path], stats: Path, layout: Layout, *, sums: bool) -> None:
+    """Merge the parts' shapes and sums, and write text_shape.TYPE: text_shape with the vocabulary's size behind.
+
+    Args:
+        parts: folders of the collect-stats jobs.
+        stats: folder that receives ``train`` and ``valid``.
+        layout: for the token list.
+        sums: add up the features' sums too (for global_mvn).
+    """
+    from espnet2.bin.aggregate_stats_dirs import aggregate_stats_dirs
+
+    new = stats / ".new"
+    aggregate_stats_dirs(parts, new, "WARNING", not sums)
+    size = count_lines(layout.token_list)
     for split in ("train", "valid"):
-        lines = (stats / split / "text_shape").read_text(encoding="utf-8").splitlines()
-        write_text(stats / split / f"text_shape.{token_type}", "".join(f"{line},{size}\n" for line in lines))
-
-
-def run_parts(jobs: list[Job], folders: list[Path], **progress: object) -> None:
-    """Run the jobs whose output folder is not marked as complete, and mark them."""
-    marks = [job.fingerprint() for job in jobs]
-    todo = [index for index, folder in enumerate(folders) if not is_complete(folder, marks[index])]
-    if len(todo) < len(jobs):
-        print(f"{len(jobs) - len(todo)} of {len(jobs)} parts are there already", flush=True)
-    if not todo:
-        return
-    preload(*{job.module for job in jobs})
-    run_all([jobs[index] for index in todo], processes=cores(), **progress)
-    for index in todo:
-        set_complete(folders[index], marks[index])
+        lines = (new / split / "text_shape").read_text(encoding="utf-8").splitlines()
+        write_text(new / split / f"text_shape.{layout.args.token_type}", "".join(f"{line},{size}\n" for line in lines))
+    # statistics that come out the same leave the experiments that were trained on them as they are
+    install(new, stats)
 
 
 def training_options(layout: Layout) -> list[str]:
@@ -129,6 +124,8 @@ def training_options(layout: Layout) -> list[str]:
 
 def require_gpus(count: int) -> None:
     """Check --ngpu against what torch sees."""
+    if count == 0:
+        return
     import torch
 
     if count > torch.cuda.device_count():
