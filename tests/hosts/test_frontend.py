@@ -1,5 +1,6 @@
 """The Hugging Face speech frontend on tiny random models of every family, and on the real Whisper encoder."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +250,20 @@ def test_incomplete_weights_are_refused(tmp_path: Path) -> None:
 def test_stereo_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="takes one channel"):
         HFSpeechFrontend(tiny("whisper", tmp_path))(torch.zeros(1, 800, 2), torch.tensor([800]))
+
+
+@pytest.mark.espnet
+def test_espnet_model_keeps_its_frozen_frontend_out_of_checkpoints(build: Callable, tmp_path: Path) -> None:
+    options = {"frontend": "hf_speech", "frontend_conf": {"model": tiny("whisper", tmp_path / "whisper"), "fs": "16k"}}
+    model = build(model="espnet", input_size=None, init="xavier_uniform", **options)
+    assert {name for name in model.state_dict() if name.startswith("frontend")} == {"frontend.frozen_checksum"}
+    waves, lengths = speech(6400, 4000)
+    loss, _, _ = model(waves, lengths, torch.tensor([[2, 3], [4, -1]]), torch.tensor([2, 1]))
+    loss.backward()
+    assert all(weight.grad is not None for weight in model.parameters() if weight.requires_grad)
+    decoder = build(model="espnet", input_size=None, **options)
+    decoder.load_state_dict(model.state_dict())
+    torch.testing.assert_close(decoder.eval().encode(waves, lengths)[0], model.eval().encode(waves, lengths)[0])
 
 
 @pytest.mark.shared
