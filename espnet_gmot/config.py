@@ -124,8 +124,8 @@ class GMOTConfig:
     order_delta: float = 1.0
     band_width: float = 0.1
     band_weight: float = 10.0
-    outer_iterations: int = 10
-    inner_iterations: int = 10
+    outer_iterations: int = 20
+    inner_iterations: int = 20
     tolerance: float = 1e-4
     backend: str = "auto"
     w_ot: float = 1.0

@@ -1,7 +1,9 @@
 """Fixtures that every test may use; the optional shared material skips, saying so, where it is absent."""
 
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -45,3 +47,20 @@ def shared_whisper() -> Path:
 def shared_data() -> Path:
     """701 real AISHELL utterances, packed as AISHELL-1 is distributed."""
     return _shared("data/data_aishell_mini.tgz")
+
+
+@pytest.fixture(scope="session")
+def task() -> ModuleType:
+    """ESPnet's ASR task module, with the plugin registered as the launcher does it."""
+    from espnet_gmot.hosts.register import register
+
+    register()
+    import espnet2.tasks.asr as module
+
+    # ESPnet's transducer asks for warprnnt_pytorch, which PyPI doesn't have: its own numba loss has the same interface
+    from espnet2.asr.transducer.rnnt_multi_blank.rnnt_multi_blank import RNNTLossNumba
+
+    stand_in = ModuleType("warprnnt_pytorch")
+    stand_in.RNNTLoss = RNNTLossNumba
+    sys.modules.setdefault("warprnnt_pytorch", stand_in)
+    return module

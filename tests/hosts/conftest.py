@@ -1,6 +1,5 @@
 """Tiny ESPnet models of every host, built the way ESPnet builds them: from a configuration."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -38,23 +37,6 @@ HOSTS: dict[str, dict[str, Any]] = {
         "joint_net_conf": {"joint_space_size": 8},
     },
 }
-
-
-@pytest.fixture(scope="session")
-def task() -> ModuleType:
-    """ESPnet's ASR task module, with the plugin registered as the launcher does it."""
-    from espnet_gmot.hosts.register import register
-
-    register()
-    import espnet2.tasks.asr as module
-
-    # ESPnet's transducer asks for warprnnt_pytorch, which PyPI doesn't have: its own numba loss has the same interface
-    from espnet2.asr.transducer.rnnt_multi_blank.rnnt_multi_blank import RNNTLossNumba
-
-    stand_in = ModuleType("warprnnt_pytorch")
-    stand_in.RNNTLoss = RNNTLossNumba
-    sys.modules.setdefault("warprnnt_pytorch", stand_in)
-    return module
 
 
 @pytest.fixture
