@@ -58,9 +58,9 @@ _MARGIN = 0.1  # seconds of near-silence kept before and after the speech
 class DemoOptions:
     """Sizes of the corpus: utterances of each split, sentences of the domain's text, and the seed of all drawing."""
 
-    train: int = 1000
-    dev: int = 80
-    test: int = 120
+    train: int = 800
+    dev: int = 100
+    test: int = 200
     domain: int = 6000
     seed: int = 1
 

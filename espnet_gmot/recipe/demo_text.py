@@ -44,30 +44,65 @@ HOMOPHONES: tuple[str, ...] = (
     "道到",
 )
 
+#: Frames of a sentence, each with the same probability. ``{X}`` is the one whom the pronoun ``TA`` means: 他, 她 or 它.
+PERSON_FRAMES: tuple[str, ...] = (
+    "{X}说TA{WHEN}{HOBBY}",
+    "{X}说TA{WHEN}去{PLACE}",
+    "{X}说TA{SKILL}{DE}",
+    "{X}{ADV}地说TA{LATE}",
+    "{X}可以带TA的{KIN}{HOBBY}",
+    "{X}和TA的朋友{AT}{HOBBY}",
+    "{AT}{P}在等{X}和TA的{KIN}",
+    "{P}送{X}一个{PRESENT}TA{MOOD}",
+    "{P}{AT}等{X}TA{LATE}",
+    "{P}和{X}下棋TA输了",
+    "{X}做完{WORK}TA再{HOBBY}",
+    "{X}不知道TA的{THING}在{P}家",
+    "{P}说{X}在找TA的{THING}",
+    "{P}带{X}去{PLACE}看TA的{KIN}",
+    "{X}工作{NUM}个小时TA{MOOD}",
+)
+ANIMAL_FRAMES: tuple[str, ...] = (
+    "{X}{AT}等TA的食物",
+    "{X}吃完了TA{AT}玩",
+    "{X}{AT}和TA的朋友玩球",
+    "{P}说{X}在找TA的食物",
+    "{P}的{X}跑得{HOW}TA{MOOD}",
+    "{X}坐在椅子上TA在等{P}",
+    "{P}送{P}一个{X}TA{AT}",
+    "{P}做完{WORK}再带{X}去找TA的朋友",
+)
+OTHER_FRAMES: tuple[str, ...] = (
+    "{WHEN}{P}{DO}",
+    "{P}{DO}",
+    "{P}和{P}{DO}",
+    "{WEATHER}{P}{OUTING}",
+    "这是{P}的{THING}",
+    "这个{PRESENT}{NUM}{MONEY}",
+    "{PLACE}很近{P}可以骑车去",
+    "{P}到{PLACE}要坐{NUM}个小时汽车",
+    "{P}的座椅在{P}的{SIDE}",
+    "{WHEN}{P}有{LESSON}课",
+    "{WHEN}{P}有{LESSON}考试",
+    "这座桥的石头很{BIG}",
+    "教室里有{NUM}个学生在{HOBBY}",
+    "{P}已经进{PLACE}了",
+    "{P}不知道{P}有事",
+    "市场的{BUY}要{NUM}{MONEY}",
+    "{P}的飞机{NUM}点到",
+    "{P}可以坐在{P}的椅子上",
+    "{P}的国旗很{BIG}要{NUM}{MONEY}",
+)
+#: What ``{X}`` may be, for each pronoun.
+ANTECEDENTS: dict[str, tuple[str, ...]] = {
+    "他": ("爸爸", "爷爷", "哥哥", "叔叔", "弟弟", "儿子", "先生"),
+    "她": ("妈妈", "奶奶", "姐姐", "妹妹", "女儿", "太太", "阿姨"),
+    "它": ("小狗", "小猫", "小鸡", "小马", "小羊"),
+}
 #: Context-free rules: a name in braces is replaced by one of its alternatives, each with the same probability.
 GRAMMAR: dict[str, tuple[str, ...]] = {
-    "S": (
-        "{M}{PRED_M}",
-        "{M}{PRED_M}",
-        "{F}{PRED_F}",
-        "{F}{PRED_F}",
-        "{A}{PRED_A}",
-        "{A}{PRED_A}",
-        "{WHEN}{M}{DO}",
-        "{WHEN}{F}{DO}",
-        "{M}{DO}{TAIL_M}",
-        "{F}{DO}{TAIL_F}",
-        "{P}和{P}{DO}",
-        "{ABOUT}",
-        "{ABOUT}",
-        "{ABOUT}",
-        "{ABOUT}",
-        "{WEATHER}{P}{DO_LATER}",
-    ),
-    "M": ("爸爸", "爷爷", "哥哥", "叔叔"),
-    "F": ("妈妈", "奶奶", "姐姐", "妹妹"),
-    "P": ("{M}", "{F}", "朋友", "医生", "工人", "店员", "客人"),
-    "A": ("小狗", "小猫", "小鸡"),
+    "P": (*ANTECEDENTS["他"], *ANTECEDENTS["她"], "朋友", "医生", "工人", "店员", "客人"),
+    "KIN": (*ANTECEDENTS["他"][2:6], *ANTECEDENTS["她"][2:5], "朋友", "客人"),
     "WHEN": ("今天", "明天", "早上", "中午", "星期{DAY}", "七点", "十点", "三点一刻"),
     "DAY": ("一", "三", "天"),
     "NUM": ("一", "两", "三", "七", "十"),
@@ -76,6 +111,7 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
     "DO": (
         "{AT}{HOBBY}",
         "{AT}等{P}",
+        "在{HOBBY}",
         "{GO}",
         "{GO}{HOBBY}",
         "再{AGAIN}",
@@ -88,7 +124,7 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
         "带{P}去{PLACE}",
         "送{P}一个{PRESENT}",
     ),
-    "DO_LATER": ("在家里{HOBBY}", "再去{PLACE}", "再{HOBBY}", "坐汽车去{PLACE}", "不去{PLACE}", "戴帽子去{PLACE}"),
+    "OUTING": ("在家里{HOBBY}", "坐汽车去{PLACE}", "不去{PLACE}", "戴帽子去{PLACE}", "在{HOBBY}", "骑车到{PLACE}"),
     "HOBBY": (
         "看书",
         "骑车",
@@ -109,71 +145,17 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
     ),
     "PICTURE": ("小狗", "小鸡", "国旗", "飞机", "汽车", "大树", "雨", "一座桥", "圆桌"),
     "BUY": ("新衣服", "新书", "椅子", "礼物", "圆桌", "食物", "新棋", "小鸡", "国旗"),
-    "WORK": ("作业", "饭", "工作", "数学"),
+    "WORK": ("作业", "饭", "工作", "数学", "事"),
     "GO": ("坐汽车去{PLACE}", "坐飞机", "骑车去{PLACE}", "进教室", "进公园", "到{PLACE}去", "到家"),
     "AGAIN": ("试一次", "说一次", "吃一块", "画一个", "等一刻钟", "下一次棋", "看一次书", "输一次"),
     "ADV": ("开心", "大声", "慢慢"),
     "PRESENT": ("礼物", "椅子", "书包", "国旗", "大钟"),
     "SKILL": ("下棋", "画画", "做饭", "说话", "骑车", "玩球"),
     "HOW": ("很快", "很好", "不快", "不好", "很慢", "很开心"),
-    "TAIL_M": ("他很开心", "他知道", "他有时间", "他已经到了", "他有事"),
-    "TAIL_F": ("她很开心", "她知道", "她有时间", "她已经到了", "她有事"),
-    "PRED_M": (
-        "说他{WHEN}{HOBBY}",
-        "说他{WHEN}去{PLACE}",
-        "说他{SKILL}{DE}",
-        "可以带他的{KIN}{HOBBY}",
-        "和他的朋友{AT}{HOBBY}",
-        "在等他的{KIN}",
-        "{AT}看他的{THING}",
-        "下棋输了他{SAD}",
-        "做完事他再{HOBBY}",
-    ),
-    "PRED_F": (
-        "说她{WHEN}{HOBBY}",
-        "说她{WHEN}去{PLACE}",
-        "说她{SKILL}{DE}",
-        "可以带她的{KIN}{HOBBY}",
-        "和她的朋友{AT}{HOBBY}",
-        "在等她的{KIN}",
-        "{AT}看她的{THING}",
-        "下棋输了她{SAD}",
-        "做完事她再{HOBBY}",
-    ),
-    "PRED_A": (
-        "{AT}等它的食物",
-        "吃完了它{AT}玩",
-        "{AT}和它的朋友玩球",
-        "跑得{HOW}它{SAD}",
-        "的声很大它{AT}",
-        "坐在椅子上等{P}",
-        "{AT}它看{P}{HOBBY}",
-        "是{P}的朋友它常常{AT}",
-        "在等它的{KIN}",
-    ),
+    "MOOD": ("很开心", "不开心", "很生气", "要再试一次", "还要一个"),
+    "LATE": ("已经到了", "还在家里", "有事", "有时间", "要坐汽车"),
     "DE": ("做得{HOW}", "学得{HOW}", "玩得{HOW}"),
-    "KIN": ("妹妹", "朋友", "小狗", "小猫", "客人"),
-    "SAD": ("不开心", "不说话", "很生气", "很开心", "再试一次"),
     "THING": ("书", "衣服", "帽子", "椅子", "作业", "画", "棋", "书包"),
-    "ABOUT": (
-        "这是{P}的{THING}",
-        "这是{P}的新{THING}",
-        "这个{PRESENT}{NUM}{MONEY}",
-        "{PLACE}很近可以骑车去",
-        "到{PLACE}要坐{NUM}个小时汽车",
-        "{P}的座椅在{P}的{SIDE}",
-        "{WHEN}有{LESSON}课",
-        "{WHEN}有{LESSON}考试",
-        "这座桥的石头很{BIG}",
-        "教室里有{NUM}个学生",
-        "{P}已经进{PLACE}了",
-        "{P}不知道{P}有事",
-        "{P}再等{NUM}个小时",
-        "市场的{BUY}有{NUM}{MONEY}",
-        "{P}的飞机{NUM}点到",
-        "{P}可以坐在{P}的椅子上",
-        "这个国旗很{BIG}要{NUM}{MONEY}",
-    ),
     "SIDE": ("里面", "前面"),
     "MONEY": ("元", "块"),
     "LESSON": ("英语", "数学"),
@@ -184,9 +166,18 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
-def sentence(rng: random.Random, symbol: str = "S") -> str:
-    """Draw one sentence (hanzi, no spaces or punctuation) from ``symbol`` of the grammar."""
-    return _SLOT.sub(lambda slot: sentence(rng, slot.group(1)), rng.choice(GRAMMAR[symbol]))
+def _expand(text: str, rng: random.Random) -> str:
+    return _SLOT.sub(lambda slot: _expand(rng.choice(GRAMMAR[slot.group(1)]), rng), text)
+
+
+def sentence(rng: random.Random) -> str:
+    """Draw one sentence (hanzi, no spaces or punctuation)."""
+    pronoun = rng.choice(("他", "她", "它", "", ""))
+    frames = {"它": ANIMAL_FRAMES, "": OTHER_FRAMES}.get(pronoun, PERSON_FRAMES)
+    frame = rng.choice(frames)
+    if pronoun:
+        frame = frame.replace("{X}", rng.choice(ANTECEDENTS[pronoun])).replace("TA", pronoun)
+    return _expand(frame, rng)
 
 
 def distinct_sentences(count: int, rng: random.Random, exclude: frozenset[str] = frozenset()) -> list[str]:

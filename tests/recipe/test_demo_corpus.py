@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe import demo_corpus
+from espnet_gmot.recipe import demo_corpus, demo_text
 from espnet_gmot.recipe.demo_corpus import SPEAKERS, DemoOptions, Utterance, build_corpus, check_disjoint, plan_corpus
-from espnet_gmot.recipe.demo_text import GRAMMAR, HOMOPHONES, distinct_sentences
+from espnet_gmot.recipe.demo_text import HOMOPHONES, distinct_sentences
 from espnet_gmot.recipe.demo_voice import Synthesiser
 
 OPTIONS = DemoOptions(train=6, dev=2, test=3, domain=20, seed=3)
@@ -156,7 +156,7 @@ def test_user_errors_name_the_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     with pytest.raises(UserError, match=r"--dev 0"):
         DemoOptions(dev=0)
     with monkeypatch.context() as patch, pytest.raises(UserError, match="ask for fewer"):
-        patch.setitem(GRAMMAR, "S", ("今天天气很好", "明天天气很好"))
+        patch.setattr(demo_text, "sentence", lambda rng: rng.choice(("今天天气很好", "明天天气很好")))
         plan_corpus(OPTIONS)
     with pytest.raises(UserError, match=r"--out .*regular"):
         (tmp_path / "regular").write_text("")
