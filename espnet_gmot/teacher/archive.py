@@ -24,6 +24,21 @@ _MAGIC = b"\0BFM "
 
 
 @contextlib.contextmanager
+def _mendable(path: Path) -> Iterator[None]:
+    """Turn a full disk or a place that cannot be written into a UserError about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{path}: no disk space left; free some or choose another folder, then run again to continue"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+        raise
+
+
+@contextlib.contextmanager
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary neighbour of ``path`` that takes its place when the block succeeds and vanishes when it fails.
 
@@ -31,21 +46,23 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         UserError: the disk is full or the place is not writable.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as handle:
+        with _mendable(path), temporary.open(mode, encoding=None if "b" in mode else "utf-8") as handle:
             yield handle
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"{path}: no disk space left; free some or choose another folder, then run again to continue"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
-        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents where they are missing.
+
+    Raises:
+        UserError: the disk is full or the place is not writable.
+    """
+    with _mendable(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -84,7 +101,7 @@ def check_archive(path: Path, offsets: Sequence[int], width: int) -> None:
     Raises:
         UserError: the ark is missing or truncated, or something else is at an offset.
     """
-    fix = "run dump-teacher again with the same --out: it mends what is broken"
+    fix = "run the same dump again: it keeps what is whole and mends the rest"
     if not path.is_file():
         raise UserError(f"{path}: missing; {fix}")
     size = path.stat().st_size

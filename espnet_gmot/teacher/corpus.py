@@ -62,7 +62,8 @@ def build_tokenizer(sentences: Iterable[str], min_count: int = 1) -> Any:
     counts = Counter(c for s in sentences for c in backend.normalizer.normalize_str(s) if not c.isspace())
     characters = [c for c, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= min_count]
     characters = list(dict.fromkeys([*characters, *_ALWAYS]))
-    joined = [c for c in characters if len(backend.pre_tokenizer.pre_tokenize_str(c + c)) == 1]
+    words = backend.pre_tokenizer.pre_tokenize_str
+    joined = [c for c in characters if len(words(backend.normalizer.normalize_str(c + c))) == 1]
     tokens = [*SPECIAL_TOKENS, *characters, *(f"##{c}" for c in joined)]
     return _bert_tokenizer({token: i for i, token in enumerate(tokens)})
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.teacher.archive import replacing, write_json
-from espnet_gmot.teacher.loading import fingerprint
+from espnet_gmot.teacher.archive import make_folder, replacing, write_json
+from espnet_gmot.teacher.loading import check_device, fingerprint
 from espnet_gmot.teacher.plm import PLMTeacher
 from espnet_gmot.teacher.shards import Shard, dump_shard, plan_shards, read_note
 from espnet_gmot.teacher.transcripts import read_transcripts
@@ -50,12 +50,7 @@ class DumpOptions:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
         if not 0 <= self.max_unknown <= 1:
             raise UserError(f"--max_unknown {self.max_unknown}: must lie between 0 and 1")
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(
-                f"--device {self.device}: not usable here ({str(error).splitlines()[0]}); use cpu"
-            ) from error
+        check_device(self.device)
 
     def teacher(self) -> PLMTeacher:
         """The teacher that these options describe."""
@@ -143,6 +138,7 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
         "layer": layer if layer >= 0 else layer + depth + 1,
         "special_tokens": options.special_tokens,
     }
+    make_folder(out)
     _clear_other_features(out, features, overwrite)
     distinct = list(dict.fromkeys(transcripts.values()))
     rate, unknown = teacher.tokens.check_language(distinct, options.max_unknown)

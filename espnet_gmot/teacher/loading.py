@@ -19,6 +19,14 @@ _VOCABULARIES = ("vocab.txt", "tokenizer.json", "vocab.json", "*.model", "*.spm"
 _HASHED = ("config.json", "tokenizer_config.json", *_VOCABULARIES, *_WEIGHTS)
 
 
+def check_device(device: str) -> None:
+    """Raise a ``UserError`` unless torch can compute on ``device`` here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: not usable here ({str(error).splitlines()[0]}); use cpu") from error
+
+
 def is_folder(model: str) -> bool:
     """Whether ``model`` means a folder on this machine rather than a name on the hub.
 
@@ -27,7 +35,7 @@ def is_folder(model: str) -> bool:
             exists) but there is no such folder.
     """
     path = Path(model).expanduser()
-    if path.is_dir():
+    if model and path.is_dir():
         return True
     pathlike = model[:1] in "/.~" or model.count("/") > 1 or ("/" in model and path.parent.is_dir())
     if not model or path.exists() or pathlike:

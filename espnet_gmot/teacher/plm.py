@@ -82,10 +82,11 @@ class PLMTeacher:
     def tokens(self) -> TokenMap:
         """The way from transcripts to token ids, made when first needed."""
         if self._tokens is None:
+            config = self.config  # before the tokenizer: its reader's message on a broken config.json is the clearer
             tokenizer = load_tokenizer(self.model)
-            longest = getattr(self.config, "max_position_embeddings", None) or 10**9
-            if self.config.model_type in {"roberta", "xlm-roberta", "camembert"}:
-                longest -= self.config.pad_token_id + 1  # their positions start after the padding index
+            longest = getattr(config, "max_position_embeddings", None) or 10**9
+            if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
+                longest -= config.pad_token_id + 1  # their positions start after the padding index
             self._tokens = TokenMap(tokenizer, self.model, min(longest, tokenizer.model_max_length))
         return self._tokens
 

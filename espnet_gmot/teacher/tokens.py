@@ -10,6 +10,8 @@ from espnet_gmot.errors import UserError
 
 # Runs that a WordPiece tokenizer takes as one word: ASCII and accented Latin letters, digits, their full-width forms.
 _WORD = re.compile(r"[0-9A-Za-z\u00c0-\u024f\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]+")
+# What recognisers write for a token that they do not know. U+FFFD would be dropped by BERT tokenizers.
+_UNKNOWN = re.compile("<unk>|\\[UNK\\]|\ufffd")
 _PROBE = "a"
 
 
@@ -32,8 +34,8 @@ class TokenMap:
 
     Chinese characters are one token each in character BERTs; a character that the vocabulary lacks is one unknown
     token. A Latin word or number that the vocabulary cannot spell would be a single unknown token: it is then tried
-    in lower case, as half-width letters and letter by letter before that is accepted. ESPnet's ``<unk>`` becomes the
-    tokenizer's own unknown token.
+    in lower case, as half-width letters and letter by letter before that is accepted. A recogniser's unknown tokens
+    (``<unk>``, U+FFFD) become the tokenizer's own.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -66,11 +68,10 @@ class TokenMap:
 
     def _prepare(self, text: str) -> str:
         unknown = self.tokenizer.unk_token
-        if unknown and unknown != "<unk>":
-            text = text.replace("<unk>", unknown)
-            # the unknown token's own letters are not a word of the transcript
-            return unknown.join(_WORD.sub(lambda m: self._word(m[0]), part) for part in text.split(unknown))
-        return text if unknown is None else _WORD.sub(lambda m: self._word(m[0]), text)
+        if unknown is None:
+            return text
+        # the markers' own letters are no words of the transcript
+        return unknown.join(_WORD.sub(lambda m: self._word(m[0]), part) for part in _UNKNOWN.split(text))
 
     def encode(self, texts: Sequence[str], utterances: Sequence[str] | None = None) -> list[list[int]]:
         """Id sequences, special tokens included (``prefix`` before and ``suffix`` after the transcript's own).
@@ -112,8 +113,7 @@ class TokenMap:
         Returns:
             The share of unknown characters (0 to 1, blanks not counted), and the unknown characters, frequent first.
         """
-        unknown_token = self.tokenizer.unk_token or "<unk>"
-        plain = (text.replace("<unk>", " ").replace(unknown_token, " ") for text in texts)
+        plain = (_UNKNOWN.sub(" ", text) for text in texts)
         counts = Counter(character for text in plain for character in text if not character.isspace())
         lacking = Counter({c: n for c, n in counts.items() if not self.knows(c)})
         return lacking.total() / max(1, counts.total()), [c for c, _ in lacking.most_common()]

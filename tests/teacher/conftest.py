@@ -1,0 +1,36 @@
+"""A tiny random character BERT: real code paths of transformers, milliseconds to load."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from espnet_gmot.teacher.corpus import build_tokenizer
+
+TEXT = ["今天天气很好", "我们去看书", "他在图书馆看书", "明天天气不好", "我们在家看电视"]
+
+
+def save_bert(folder: Path, sentences: list[str], seed: int = 0) -> Path:
+    """Save a random BERT of 3 layers, width 32, with the characters of ``sentences`` as its vocabulary."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(sentences)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=40,
+        initializer_range=0.2,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_plm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random character BERT that knows the characters of `TEXT`, ASCII letters and digits."""
+    return save_bert(tmp_path_factory.mktemp("plm") / "bert", TEXT)

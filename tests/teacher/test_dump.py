@@ -1,0 +1,201 @@
+"""dump-teacher: archives as Kaldi reads them, one matrix per distinct text, and runs that go on where they stopped."""
+
+import errno
+import json
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import torch
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.teacher import PLMTeacher, dump, shards
+from espnet_gmot.teacher.archive import TeacherArchive, check_archive, replacing, write_archive
+from espnet_gmot.teacher.transcripts import read_transcripts
+from tests.teacher.conftest import TEXT, save_bert
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """Five utterances, their speed-perturbed copies first, and one repetition."""
+    lines = [f"sp0.9-utt{i} {t}" for i, t in enumerate(TEXT)] + [f"utt{i} {t}" for i, t in enumerate(TEXT)]
+    path = tmp_path / "text"
+    path.write_text("\n".join([*lines, f"utt9 {TEXT[1]}"]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two transcripts an ark, so that five make three arks."""
+    monkeypatch.setattr(shards, "_SMALLEST_SHARD", 2)
+
+
+def run(model: Path, text: Path, out: Path, *more: str) -> None:
+    assert dump.main(["--model", str(model), "--text", str(text), "--out", str(out), *more]) == 0
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_kaldiio_reads_what_the_teacher_says(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
+    run(tiny_plm, text, tmp_path / "out", "--batch_size", "2", "--layer", "1")
+    transcripts = read_transcripts(text)
+    matrices = kaldiio.load_scp(str(tmp_path / "out/teacher.scp"))
+    assert list(matrices) == list(transcripts)
+    teacher = PLMTeacher(str(tiny_plm), layer=1)
+    for utterance, transcript in transcripts.items():
+        assert matrices[utterance].dtype == np.float32
+        torch.testing.assert_close(torch.tensor(matrices[utterance]), teacher([transcript])[0][0], atol=1e-5, rtol=0)
+    archive = TeacherArchive(tmp_path / "out")
+    archive.check()
+    rows = np.concatenate([matrices[f"utt{i}"] for i in range(5)])
+    np.testing.assert_allclose(archive.mean, rows.mean(0), atol=1e-5)
+    assert (archive.width, len(archive), archive.info["texts"], archive.info["rows"]) == (32, 11, 5, len(rows))
+    assert archive.info["layer"] == 1 and archive.info["unknown_rate"] == 0
+    np.testing.assert_array_equal(archive["utt3"], matrices["utt3"])
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_equal_texts_share_a_matrix(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
+    run(tiny_plm, text, tmp_path / "out")
+    places = dict(line.split() for line in (tmp_path / "out/teacher.scp").read_text().splitlines())
+    assert all(places[f"utt{i}"] == places[f"sp0.9-utt{i}"] for i in range(5)) and places["utt9"] == places["utt1"]
+    assert len(set(places.values())) == 5
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.ark")) == [f"teacher.{i}.ark" for i in range(3)]
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_goes_on_after_a_kill_and_mends_a_truncated_ark(
+    tiny_plm: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, computed = tmp_path / "out", []
+    whole = shards.dump_shard
+
+    def counted(teacher: PLMTeacher, shard: shards.Shard, batch_size: int, advance: object) -> None:
+        if len(computed) == kill_after:
+            raise KeyboardInterrupt
+        whole(teacher, shard, batch_size, advance)
+        computed.append(shard.path.name)
+
+    monkeypatch.setattr(dump, "dump_shard", counted)
+    kill_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_plm, text, out)
+    assert computed == ["teacher.2.ark", "teacher.1.ark"] and not (out / "teacher.scp").exists()
+    kill_after = 9
+    run(tiny_plm, text, out)
+    assert computed[2:] == ["teacher.0.ark"]
+    before = {p.name: p.read_bytes() for p in out.glob("*.ark")}
+    for size in (len(before["teacher.1.ark"]) - 1, 9, 0):
+        (out / "teacher.1.ark").write_bytes(before["teacher.1.ark"][:size])
+        with pytest.raises(UserError, match=r"teacher.1.ark: truncated at byte \d+"):
+            TeacherArchive(out).check()
+        run(tiny_plm, text, out)
+        assert computed[-1] == "teacher.1.ark" and (out / "teacher.1.ark").read_bytes() == before["teacher.1.ark"]
+    assert len(computed) == 6
+    run(tiny_plm, text, out)
+    assert len(computed) == 6
+    text.write_text(text.read_text().splitlines()[0] + "\n")  # another text: what is of no use any more goes
+    run(tiny_plm, text, out)
+    assert [p.name for p in out.glob("*.ark")] == ["teacher.0.ark"] and list(TeacherArchive(out)) == ["sp0.9-utt0"]
+
+
+def test_other_options_are_refused_unless_told(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(tiny_plm, text, out)
+    before = (out / "teacher.scp").read_bytes()
+    with pytest.raises(UserError, match=r"already holds features with another layer .*--overwrite"):
+        run(tiny_plm, text, out, "--layer", "1")
+    other = save_bert(tmp_path / "other", TEXT, seed=1)
+    with pytest.raises(UserError, match="features with another model"):
+        run(other, text, out)
+    assert (out / "teacher.scp").read_bytes() == before
+    run(tiny_plm, text, out, "--layer", "3")  # the last layer by its other name
+    run(tiny_plm, text, out, "--layer", "1", "--special_tokens", "--overwrite")
+    assert TeacherArchive(out)["utt0"].shape == (8, 32) and TeacherArchive(out).info["layer"] == 1
+
+
+def test_processes_give_the_same_bytes(tiny_plm: Path, tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    characters = sorted(set("".join(TEXT)))
+    path.write_text("".join(f"utt{i}-{j} {a}{b}\n" for i, a in enumerate(characters) for j, b in enumerate(characters)))
+    run(tiny_plm, path, tmp_path / "one")
+    run(tiny_plm, path, tmp_path / "two", "--nj", "2")
+    arks = sorted(p.name for p in (tmp_path / "one").glob("*.ark"))
+    assert len(arks) == 2
+    assert all((tmp_path / "one" / a).read_bytes() == (tmp_path / "two" / a).read_bytes() for a in arks)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a 今天\nb\n", r"text:2: utterance b has no transcript"),
+        ("a 今天\n\nb 天\n", r"text:2: empty line"),
+        ("a 今天\nb 天\na 天\n", r"text:3: utterance a is already on line 1"),
+        ("", r"text: holds no transcripts"),
+        ("a \ue000\u200b\n", r"utterance a: its transcript .* is empty for the teacher"),
+    ],
+)
+def test_bad_texts(tiny_plm: Path, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "text").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        run(tiny_plm, tmp_path / "text", tmp_path / "out")
+    assert not (tmp_path / "out/teacher.scp").exists()
+
+
+def test_unreadable_texts_and_options(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none: cannot be read \(No such file"):
+        run(tiny_plm, tmp_path / "none", tmp_path / "out")
+    text.write_bytes("a 今天\n".encode("gb18030"))
+    with pytest.raises(UserError, match=r"not UTF-8.*iconv"):
+        run(tiny_plm, text, tmp_path / "out")
+    for option, value in (("--nj", "0"), ("--batch_size", "0"), ("--max_unknown", "2.0"), ("--device", "cuda:9")):
+        with pytest.raises(UserError, match=f"^{option} {value}: "):
+            run(tiny_plm, text, tmp_path / "out", option, value)
+
+
+def test_full_disk_and_unwritable_folder(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
+    def matrices() -> object:
+        yield "a", np.zeros((2, 3))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"x.ark: no disk space left"):
+        write_archive(tmp_path / "x.ark", matrices())
+    assert [p.name for p in tmp_path.iterdir()] == ["text"]  # neither half an ark nor a temporary file
+    with pytest.raises(UserError, match="cannot be written"):
+        run(tiny_plm, text, text / "below")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "y"):
+        _ = 1 / 0
+    assert not (tmp_path / "y").exists()
+
+
+def test_check_archive_finds_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "x.ark"
+    offsets = write_archive(path, [("a", np.ones((2, 3))), ("b", np.zeros((1, 3)))])
+    check_archive(path, offsets, 3)
+    for wrong, width in (([offsets[1] - 1], 3), (offsets, 4)):
+        with pytest.raises(UserError, match="no float matrix of"):
+            check_archive(path, wrong, width)
+    with pytest.raises(UserError, match="missing"):
+        check_archive(tmp_path / "y.ark", offsets, 3)
+    with pytest.raises(UserError, match="no finished teacher archive"):
+        TeacherArchive(tmp_path)
+
+
+@pytest.mark.espnet
+def test_espnet_reads_the_stream(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
+    run(tiny_plm, text, tmp_path / "out")
+    from espnet2.train.dataset import ESPnetDataset
+
+    scp = str(tmp_path / "out/teacher.scp")
+    dataset = ESPnetDataset([(scp, "teacher", "kaldi_ark")], preprocess=None)
+    utterance, data = dataset["sp0.9-utt2"]
+    assert utterance == "sp0.9-utt2"
+    np.testing.assert_array_equal(data["teacher"], TeacherArchive(tmp_path / "out")["utt2"])
+
+
+@pytest.mark.shared
+def test_real_model_into_archives(shared_plm: Path, text: Path, tmp_path: Path) -> None:
+    run(shared_plm, text, tmp_path / "out")
+    archive = TeacherArchive(tmp_path / "out")
+    assert archive["utt0"].shape == (6, 384)
+    assert json.loads((tmp_path / "out/teacher.json").read_text())["rows"] == sum(map(len, TEXT))
