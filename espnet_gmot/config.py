@@ -18,10 +18,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     # ICASSP 2024, arXiv 2309.16093: one transfer a tied pair of layers; these suit 12 blocks and a 12-layer PLM
     "hcsa": {"alpha": 0.0, "tap": ["encoder.3", "encoder.7", "encoder"], "teacher_layer": [4, 8, 12]},
     "tot": {"alpha": 0.0, "prior": "order"},  # SLT 2024, arXiv 2409.02239
-    "uot": {"alpha": 0.0, "rho_acoustic": 1.0},  # arXiv 2509.05609
+    "uot": {"alpha": 0.0, "rho_acoustic": 0.1},  # arXiv 2509.05609
     "gmot": {},  # Interspeech 2025, arXiv 2505.13079
     "gmot-t": {"prior": "order"},  # ours: GM-OT with the temporal-order prior
-    "gmot-u": {"rho_acoustic": 1.0},  # ours: GM-OT with relaxed frame marginals
+    "gmot-u": {"rho_acoustic": 0.1},  # ours: GM-OT with relaxed frame marginals
     "kd-att": {"coupling": "attention", "w_ot": 0.0},  # after arXiv 2203.03582: no transport, for comparison
     "kd-cif": {"coupling": "cif", "w_ot": 0.0},
 }

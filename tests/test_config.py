@@ -13,7 +13,7 @@ from espnet_gmot.errors import UserError
 
 def test_single_keys_override_the_preset() -> None:
     config = GMOTConfig.from_dict({"preset": "uot", "alpha": 0.25, "teacher_width": 8})
-    assert (config.rho_acoustic, config.alpha) == (1.0, 0.25)
+    assert (config.rho_acoustic, config.alpha) == (0.1, 0.25)
     assert GMOTConfig.from_dict({"preset": "ot"}).alpha == 0.0
     assert GMOTConfig.from_dict(None) == GMOTConfig()
 
