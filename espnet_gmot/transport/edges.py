@@ -1,6 +1,6 @@
 """Edges inside a sequence: the two graphs that Gromov-Wasserstein compares, dense or factored.
 
-An edge set is a symmetric matrix per sample, A (B, N, N). The solver only needs three things of it: the product A·X, the
+An edge set is a symmetric matrix per sample, A (B, N, N). The solver needs three things of it: the product A·X, the
 vector (A∘A)·w, and the gradient of the transport energy with respect to whatever A was made from. Factored edges
 give all three without forming A: cosine edges from the features (time and memory linear in N), temporal edges by
 prefix sums.

@@ -2,7 +2,7 @@
 
 Within a sample all matrices are transposed to (U, T), so that the long axis is the contiguous one. Sinkhorn scales the
 kernel itself, around potentials that are absorbed at every outer step; when a scaling leaves the safe range, that step
-is done again in the log domain. Scalars of a sample travel in small float32 vectors: `a`, `b` weights, `f`, `g` potentials.
+is done again in the log domain. Names: weights `a` (T), `b` (U), potentials `f`, `g`, scalings `x`, `y`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from espnet_gmot.transport.vectors import FAST, exp32, product
-
-__all__ = ["solve_batch"]
+from espnet_gmot.transport.vectors import FAST, add_rows, dot_rows, exp32, product
 
 F32 = np.float32
 SAFE = F32(1e13)  # scalings beyond it, or below its inverse, send a step to the log domain
@@ -23,8 +21,8 @@ FAR = F32(-1e30)
 COLD = F32(20.0)  # log kernels further than this from their weights are centred before they are exponentiated
 
 
-@njit(fastmath=FAST, cache=True)
-def _moments(edges, weights, size):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _moments(edges, weights, size):
     """wᵀ(A∘A)w and wᵀAw."""
     square, mean = 0.0, 0.0
     for i in range(size):
@@ -38,8 +36,8 @@ def _moments(edges, weights, size):  # noqa: ANN001, ANN202
     return square, mean
 
 
-@njit(fastmath=FAST, cache=True)
-def _squares(edges, weights, size, out):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _squares(edges, weights, size, out):
     """out = (A∘A)w."""
     for i in range(size):
         two, row = F32(0.0), edges[i]
@@ -48,8 +46,8 @@ def _squares(edges, weights, size, out):  # noqa: ANN001, ANN202
         out[i] = two
 
 
-@njit(fastmath=FAST, cache=True)
-def _temporal(plan, rows, columns, slope, radius, out):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _temporal(plan, rows, columns, slope, radius, out):
     """out += plan @ E with E[i, k] = slope·min(|i − k|, radius), by running sums from the left and from the right."""
     for u in range(rows):
         row, line = plan[u], out[u]
@@ -69,8 +67,8 @@ def _temporal(plan, rows, columns, slope, radius, out):  # noqa: ANN001, ANN202
                     beyond += gone
 
 
-@njit(fastmath=FAST, cache=True)
-def _cross(plan, dense, low, low_t, temporal, edges, rows, columns, first, second, middle):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _cross(plan, dense, low, low_t, temporal, edges, rows, columns, first, second, middle):
     """second = L · plan · A, through first = plan · A; A dense, or constant + temporal − low·lowᵀ."""
     rank = low.shape[1]
     if temporal.shape[0] == 0:
@@ -89,8 +87,8 @@ def _cross(plan, dense, low, low_t, temporal, edges, rows, columns, first, secon
     product(edges, first, rows, rows, columns, second)
 
 
-@njit(fastmath=FAST, cache=True)
-def _centre(logs, f, g, a, b, log_a, log_b, rows, columns, top):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _centre(logs, f, g, a, b, log_a, log_b, rows, columns, top):
     """Potentials such that every row and column of the log kernel has a sensible largest entry."""
     for t in range(columns):
         top[t] = FAR
@@ -117,52 +115,60 @@ def _centre(logs, f, g, a, b, log_a, log_b, rows, columns, top):  # noqa: ANN001
             g[u] = -highest
 
 
-@njit(fastmath=FAST, cache=True)
-def _relaxed(weight, total, potential, power):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _relaxed(weight, total, potential, power):
     """New scaling of a KL-relaxed side, around an absorbed potential."""
     goal = power * (math.log(weight) - math.log(max(total, F32(1e-37))) + potential)
     return F32(math.exp(min(max(goal - potential, -87.0), 87.0)))
 
 
-@njit(fastmath=FAST, cache=True)
-def _scale(kernel, x, y, z, a, b, f, g, powers, rows, columns, iterations, tolerance):  # noqa: ANN001, ANN202
-    """Sinkhorn on the kernel: scalings x (columns of it) and y (rows); False when a scaling left the safe range."""
-    for t in range(columns):
-        x[t] = F32(1.0) if a[t] > 0 else F32(0.0)
+@njit(fastmath=FAST)
+def _scale(kernel, x, y, z, a, b, f, g, powers, rows, columns, iterations, tolerance):
+    """Sinkhorn on the kernel: scalings x (columns of it) and y (rows); False when they left the safe range."""
+    high, wide = kernel.shape
+    fresh = np.zeros(high, dtype=np.float32)
+    for t in range(wide):
+        x[t] = F32(1.0) if t < columns and a[t] > 0 else F32(0.0)
     for step in range(iterations):
-        for t in range(columns):
-            z[t] = F32(0.0)
-        error, low, high = F32(0.0), SAFE, F32(0.0)
-        for u in range(rows):
-            row, total = kernel[u], F32(0.0)
-            for t in range(columns):
-                total += row[t] * x[t]
-            fresh = F32(0.0)
-            if b[u] > 0:
-                fresh = b[u] / total if powers[1] == 1 else _relaxed(b[u], total, g[u], powers[1])
-                error += b[u] * abs(y[u] / fresh - F32(1.0))
-                low, high = min(low, fresh), max(high, fresh)
-            y[u] = fresh
-            for t in range(columns):
-                z[t] += row[t] * fresh
+        z[:] = F32(0.0)
+        error = F32(0.0)
+        for block in range(0, high, 4):
+            dot_rows(kernel, x, fresh, block)
+            for u in range(block, min(block + 4, rows)):
+                old = y[u]
+                if b[u] <= 0:
+                    y[u] = F32(0.0)
+                elif powers[1] == 1:
+                    y[u] = b[u] / fresh[u]
+                    error += abs(old * fresh[u] - b[u])
+                else:
+                    y[u] = _relaxed(b[u], fresh[u], g[u], powers[1])
+                    error += b[u] * abs(old / y[u] - F32(1.0))
+            add_rows(kernel, y, z, block)
         if powers[0] == 1:
             for t in range(columns):
                 x[t] = a[t] / max(z[t], F32(1e-37))
         else:
             for t in range(columns):
                 x[t] = _relaxed(a[t], z[t], f[t], powers[0]) if a[t] > 0 else F32(0.0)
-        for t in range(columns):
-            high = max(high, x[t])
-            low = min(low, x[t] if a[t] > 0 else low)
-        if not (high < SAFE and low > F32(1.0) / SAFE):
-            return False
         if step > 0 and error <= tolerance:
             break
-    return True
+    low, top = SAFE, F32(0.0)
+    for t in range(columns):
+        if a[t] > 0:
+            low, top = min(low, x[t]), max(top, x[t])
+            if not x[t] < SAFE:
+                return False
+    for u in range(rows):
+        if b[u] > 0:
+            low, top = min(low, y[u]), max(top, y[u])
+            if not y[u] < SAFE:
+                return False
+    return low > F32(1.0) / SAFE and top < SAFE
 
 
-@njit(fastmath=FAST, cache=True)
-def _scale_log(logs, kernel, x, y, z, a, b, log_a, log_b, f, g, powers, rows, columns, iterations):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _scale_log(logs, kernel, x, y, z, a, b, log_a, log_b, f, g, powers, rows, columns, iterations):
     """The same Sinkhorn in the log domain: updates f and g, and leaves kernel = exp(logs + f + g), x = y = 1."""
     for _ in range(iterations):
         for t in range(columns):
@@ -193,8 +199,8 @@ def _scale_log(logs, kernel, x, y, z, a, b, log_a, log_b, f, g, powers, rows, co
             kernel[u, t] = exp32(logs[u, t] + f[t] + g[u])
 
 
-@njit(fastmath=FAST, cache=True)
-def _absorb(logs, kernel, plan, x, y, z, f, g, b, rows, columns):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _absorb(logs, kernel, plan, x, y, z, f, g, b, rows, columns):
     """New plan and its logarithm; returns how far the plan moved and its error on the rows' marginal, both L1."""
     for t in range(columns):
         z[t] = F32(math.log(x[t])) if x[t] > 0 else F32(0.0)
@@ -215,8 +221,8 @@ def _absorb(logs, kernel, plan, x, y, z, f, g, b, rows, columns):  # noqa: ANN00
     return change, error
 
 
-@njit(fastmath=FAST, cache=True)
-def _round(plan, a, b, exact_a, exact_b, rows, columns, z):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _round(plan, a, b, exact_a, exact_b, rows, columns, z):
     """Altschuler, Weed and Rigollet's rounding; with one exact side, that side is scaled."""
     both = exact_a and exact_b
     if exact_a:
@@ -265,8 +271,8 @@ def _round(plan, a, b, exact_a, exact_b, rows, columns, z):  # noqa: ANN001, ANN
                 plan[u, t] += share * z[t]
 
 
-@njit(fastmath=FAST, cache=True)
-def _kl(p, q, size):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _kl(p, q, size):
     """Σ p log(p/q) − p + q where q has mass."""
     total = 0.0
     for i in range(size):
@@ -277,8 +283,8 @@ def _kl(p, q, size):  # noqa: ANN001, ANN202
     return total
 
 
-@njit(fastmath=FAST, cache=True)
-def _conjugate(potential, weights, size, rho):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _conjugate(potential, weights, size, rho):
     """Value of a dual potential under a marginal that is exact (rho = inf) or relaxed in KL."""
     total = 0.0
     for i in range(size):
@@ -290,8 +296,8 @@ def _conjugate(potential, weights, size, rho):  # noqa: ANN001, ANN202
     return total
 
 
-@njit(fastmath=FAST, cache=True)
-def _gap(gradient, plan, p, q, a, b, f, rho, rows, columns, z):  # noqa: ANN001, ANN202
+@njit(fastmath=FAST)
+def _gap(gradient, plan, p, q, a, b, f, rho, rows, columns, z):
     """Duality gap of the linearised problem: c-transforms of f make feasible potentials."""
     primal = 0.0
     g = np.zeros(rows, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Vector code for the numba kernels: a register-tiled matrix product and a single-precision exponential.
+"""Vector code for the numba kernels: a register-tiled matrix product, row products, a single-precision exponential.
 
 numba reaches no matrix product without BLAS (whose threads would fight with ours), and LLVM does not keep the
 accumulators of a tiled loop in registers by itself, so the tile is emitted as LLVM vector instructions. LLVM splits the
@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["FAST", "exp32", "product"]
+__all__ = ["FAST", "add_rows", "dot_rows", "exp32", "product"]
 
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # never nnan or ninf: the kernels test for both
 LANES = 16
@@ -20,17 +20,17 @@ ROWS = 4
 
 
 @intrinsic
-def _float_of_bits(typingctx, bits):  # noqa: ANN001, ANN202
+def _float_of_bits(typingctx, bits):
     """The float32 with the given int32 bits."""
 
-    def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.int32), codegen
 
 
 @njit(inline="always", fastmath=FAST)
-def exp32(x):  # noqa: ANN001, ANN201
+def exp32(x):
     """exp in float32 to 2 ulp, branch-free so that loops over it vectorise; clamped to [e⁻⁸⁷, e⁸⁷]."""
     x = min(max(x, types.float32(-87.0)), types.float32(87.0))
     whole = types.int32(x * types.float32(1.44269504) + types.float32(127.5))  # 127 + round(x / ln 2)
@@ -46,61 +46,97 @@ def exp32(x):  # noqa: ANN001, ANN201
     return (p * r * r + r + types.float32(1.0)) * _float_of_bits(types.int32(whole << types.int32(23)))
 
 
-def _tile(vectors: int):  # noqa: ANN202
+class _Emitter:
+    """LLVM vector instructions over float32 arrays, written once for the three intrinsics below."""
+
+    def __init__(self, context, builder, signature, args, arrays: int) -> None:
+        self.builder = builder
+        self.arrays = [
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(signature.args[:arrays], args[:arrays], strict=True)
+        ]
+        self.scalars = args[arrays:]
+        self.lane = ir.FloatType()
+        self.vector = ir.VectorType(self.lane, LANES)
+        self.zero = ir.Constant(self.vector, [0.0] * LANES)
+        self._multiply_add = self._declare("llvm.fmuladd", [self.vector] * 3, self.vector)
+
+    def _declare(self, name: str, takes: list, gives):
+        kind = ir.FunctionType(gives, takes)
+        return cgutils.get_or_insert_function(self.builder.module, kind, f"{name}.v{LANES}f32")
+
+    def shifted(self, value, by: int):
+        return self.builder.add(value, ir.Constant(value.type, by))
+
+    def address(self, which: int, *index):
+        """Pointer to an element of a C-contiguous array of one or two dimensions."""
+        builder, array = self.builder, self.arrays[which]
+        offset = index[-1]
+        if len(index) == 2:
+            size = cgutils.unpack_tuple(builder, array.shape)[1]
+            offset = builder.add(builder.mul(index[0], size), offset)
+        return builder.gep(array.data, [offset])
+
+    def load(self, which: int, *index):
+        pointer = self.builder.bitcast(self.address(which, *index), self.vector.as_pointer())
+        return self.builder.load(pointer, align=4)
+
+    def store(self, value, which: int, *index) -> None:
+        pointer = self.builder.bitcast(self.address(which, *index), self.vector.as_pointer())
+        self.builder.store(value, pointer, align=4)
+
+    def spread(self, scalar):
+        """One number in every lane."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        one = self.builder.insert_element(undefined, scalar, ir.IntType(32)(0))
+        return self.builder.shuffle_vector(
+            one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        )
+
+    def multiply_add(self, a, b, c):
+        return self.builder.call(self._multiply_add, [a, b, c])
+
+    def total(self, value):
+        """Sum of the lanes."""
+        reduce = self._declare("llvm.vector.reduce.fadd", [self.lane, self.vector], self.lane)
+        return self.builder.call(reduce, [ir.Constant(self.lane, 0.0), value], fastmath=("reassoc",))
+
+    def accumulators(self, count: int) -> list:
+        """Zeroed vector variables; LLVM keeps them in registers."""
+        slots = [cgutils.alloca_once_value(self.builder, self.zero) for _ in range(count)]
+        for slot in slots:
+            self.builder.store(self.zero, slot)
+        return slots
+
+    def accumulate(self, slot, a, b) -> None:
+        self.builder.store(self.multiply_add(a, b, self.builder.load(slot)), slot)
+
+
+_FLAT, _LINE, _INDEX = types.Array(types.float32, 2, "C"), types.Array(types.float32, 1, "C"), types.int64
+
+
+def _tile(vectors: int):
     """An intrinsic: out[u:u+4, t:t+16·vectors] = coefficients[u:u+4, :depth] @ matrix[:depth, t:t+16·vectors]."""
 
     @intrinsic
-    def tile(typingctx, out, coefficients, matrix, u, t, depth):  # noqa: ANN001, ANN202
-        def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
-            arrays = [
-                context.make_array(kind)(context, builder, value)
-                for kind, value in zip(signature.args[:3], args[:3], strict=True)
-            ]
-            lines = [
-                builder.sdiv(cgutils.unpack_tuple(builder, array.strides)[0], ir.Constant(ir.IntType(64), 4))
-                for array in arrays
-            ]
-            row, column, count = args[3:]
-            single = ir.FloatType()
-            vector = ir.VectorType(single, LANES)
-            multiply_add = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{LANES}f32"
-            )
-            splat = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-
-            def address(which: int, line, offset):  # noqa: ANN001, ANN202
-                return builder.gep(arrays[which].data, [builder.add(builder.mul(line, lines[which]), offset)])
-
-            def shifted(value, by: int):  # noqa: ANN001, ANN202
-                return builder.add(value, ir.Constant(value.type, by))
-
-            zero = ir.Constant(vector, [0.0] * LANES)
-            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in range(ROWS)]
-            for line in sums:
-                for slot in line:
-                    builder.store(zero, slot)
+    def tile(typingctx, out, coefficients, matrix, u, t, depth):
+        def codegen(context, builder, signature, args):
+            e = _Emitter(context, builder, signature, args, 3)
+            row, column, count = e.scalars
+            sums = e.accumulators(ROWS * vectors)
             with cgutils.for_range(builder, count) as loop:
-                wide = []
-                for v in range(vectors):
-                    pointer = address(2, loop.index, shifted(column, v * LANES))
-                    wide.append(builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4))
+                wide = [e.load(2, loop.index, e.shifted(column, v * LANES)) for v in range(vectors)]
                 for r in range(ROWS):
-                    scalar = builder.load(address(1, shifted(row, r), loop.index))
-                    lane = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
-                    spread = builder.shuffle_vector(lane, ir.Constant(vector, ir.Undefined), splat)
+                    factor = e.spread(builder.load(e.address(1, e.shifted(row, r), loop.index)))
                     for v in range(vectors):
-                        total = builder.call(multiply_add, [spread, wide[v], builder.load(sums[r][v])])
-                        builder.store(total, sums[r][v])
+                        e.accumulate(sums[r * vectors + v], factor, wide[v])
             for r in range(ROWS):
                 for v in range(vectors):
-                    pointer = address(0, shifted(row, r), shifted(column, v * LANES))
-                    builder.store(builder.load(sums[r][v]), builder.bitcast(pointer, vector.as_pointer()), align=4)
+                    value = builder.load(sums[r * vectors + v])
+                    e.store(value, 0, e.shifted(row, r), e.shifted(column, v * LANES))
             return context.get_dummy_value()
 
-        flat = types.Array(types.float32, 2, "C")
-        if (out, coefficients, matrix) != (flat, flat, flat):
-            return None
-        return types.none(flat, flat, flat, types.int64, types.int64, types.int64), codegen
+        return types.none(_FLAT, _FLAT, _FLAT, _INDEX, _INDEX, _INDEX), codegen
 
     return tile
 
@@ -108,8 +144,47 @@ def _tile(vectors: int):  # noqa: ANN202
 _tile_wide, _tile_narrow = _tile(2), _tile(1)
 
 
+@intrinsic
+def dot_rows(typingctx, matrix, line, out, u):
+    """out[u:u+4] = matrix[u:u+4] @ line; the width must be a multiple of 16."""
+
+    def codegen(context, builder, signature, args):
+        e = _Emitter(context, builder, signature, args, 3)
+        (row,) = e.scalars
+        width = cgutils.unpack_tuple(builder, e.arrays[1].shape)[0]
+        sums = e.accumulators(ROWS)
+        with cgutils.for_range_slice(builder, width.type(0), width, width.type(LANES), inc=True) as (column, _):
+            factor = e.load(1, column)
+            for r in range(ROWS):
+                e.accumulate(sums[r], e.load(0, e.shifted(row, r), column), factor)
+        for r in range(ROWS):
+            builder.store(e.total(builder.load(sums[r])), e.address(2, e.shifted(row, r)))
+        return context.get_dummy_value()
+
+    return types.none(_FLAT, _LINE, _LINE, _INDEX), codegen
+
+
+@intrinsic
+def add_rows(typingctx, matrix, factors, out, u):
+    """out += factors[u:u+4] @ matrix[u:u+4]; the width must be a multiple of 16."""
+
+    def codegen(context, builder, signature, args):
+        e = _Emitter(context, builder, signature, args, 3)
+        (row,) = e.scalars
+        width = cgutils.unpack_tuple(builder, e.arrays[2].shape)[0]
+        wide = [e.spread(builder.load(e.address(1, e.shifted(row, r)))) for r in range(ROWS)]
+        with cgutils.for_range_slice(builder, width.type(0), width, width.type(LANES), inc=True) as (column, _):
+            value = e.load(2, column)
+            for r in range(ROWS):
+                value = e.multiply_add(e.load(0, e.shifted(row, r), column), wide[r], value)
+            e.store(value, 2, column)
+        return context.get_dummy_value()
+
+    return types.none(_FLAT, _LINE, _LINE, _INDEX), codegen
+
+
 @njit(fastmath=FAST)
-def product(coefficients, matrix, rows, depth, columns, out):  # noqa: ANN001, ANN201
+def product(coefficients, matrix, rows, depth, columns, out):
     """out[:rows, :columns] = coefficients[:rows, :depth] @ matrix[:depth, :columns], one thread.
 
     `coefficients` and `out` must have a multiple of four rows allocated; the spare rows are computed too.
