@@ -1,0 +1,174 @@
+"""Configurations that travel: an experiment's ``config.yaml`` without the plugin's keys and with files beside it.
+
+ESPnet opens a path in a configuration as the process finds it, from its working directory. A recipe's paths hold in
+the recipe's folder only. So an exported experiment gets copies of the files and their absolute paths; inside a zip
+the paths are relative, and ESPnet makes them absolute where it unpacks.
+"""
+
+import copy
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from espnet_gmot.errors import UserError
+
+STREAM = "teacher"
+PARTS = ("train", "valid")
+RESULTS = "RESULTS.md"
+#: Keys whose files training alone reads: left as they are.
+_TRAINING = (
+    *(f"{part}_" for part in PARTS),
+    "output_dir",
+    "config",
+    "init_param",
+    "rir_scp",
+    "noise_scp",
+    "token_list",
+)
+
+
+def refuse(config: dict[str, Any], task: Any, experiment: Path) -> None:
+    """Say which option stands in the way of an export, if any.
+
+    Args:
+        config: the experiment's configuration.
+        task: ESPnet's ASRTask, the plugin registered.
+        experiment: its folder, for messages.
+
+    Raises:
+        UserError: naming the option and the way round it.
+    """
+    where = f"{experiment}/config.yaml"
+    if config.get("use_adapter"):
+        raise UserError(f"{where}: use_adapter: true: merge the adapter into the model first; export doesn't know how")
+    own = []
+    for choices in task.class_choices_list:
+        chosen = config.get(choices.name)
+        kind = choices.classes.get(chosen) if isinstance(chosen, str) else None
+        if kind is not None and kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            own.append(choices.name)
+    if "frontend" in own and config.get("input_size") is None:
+        raise UserError(
+            f"{where}: frontend: {config['frontend']} is the plugin's, stock ESPnet has no such frontend: extract its "
+            "features (run.sh --feats_type extracted, or dump-frontend), train on them and export that"
+        )
+    for name in own:
+        if name not in ("model", "frontend"):
+            raise UserError(f"{where}: {name}: {config[name]} is the plugin's: train with a choice of ESPnet's own")
+    if "model" not in own:
+        raise UserError(f"{where}: model: {config.get('model')} is ESPnet's own: there is nothing to export")
+
+
+def stock_config(config: dict[str, Any], task: Any) -> dict[str, Any]:
+    """The configuration without what only the plugin knows.
+
+    Args:
+        config: the experiment's.
+        task: ESPnet's ASRTask.
+
+    Returns:
+        A copy: ``model: espnet``, no ``gmot_conf``, no stream of teacher's features and no shapes of it.
+    """
+    config = copy.deepcopy(config)
+    config["model"] = "espnet"
+    config["model_conf"].pop("gmot_conf", None)
+    names: set[str] = set()
+    for part in PARTS:
+        streams = [s for s in config.get(f"{part}_data_path_and_name_and_type") or [] if s[1] != STREAM]
+        names |= {stream[1] for stream in streams}
+        shapes = config.get(f"{part}_shape_file") or []
+        kept = [i for i, shape in enumerate(shapes) if not Path(shape).name.startswith(f"{STREAM}_shape")]
+        folds = config.get("fold_length") or []
+        if part == "train" and len(folds) == len(shapes):
+            config["fold_length"] = [folds[i] for i in kept]
+        config[f"{part}_data_path_and_name_and_type"] = streams
+        config[f"{part}_shape_file"] = [shapes[i] for i in kept]
+    if names <= {*task.required_data_names(), *task.optional_data_names()}:
+        config["allow_variable_data_keys"] = False
+    return config
+
+
+def relocate(config: dict[str, Any], experiment: Path, out: Path) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Copy the files that recognition reads into a folder, and point the configuration there.
+
+    Args:
+        config: the experiment's configuration.
+        experiment: its folder; relative paths are tried from the working directory, then from each folder above it.
+        out: the folder that receives the files.
+
+    Returns:
+        The new configuration, the names of the copies, and the folders that the configuration needs besides.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    roots = [Path.cwd(), *experiment.absolute().parents]
+    copies: dict[Path, str] = {}
+    outside: list[str] = []
+
+    def moved(value: str) -> str:
+        if os.sep not in value and not Path(value).suffix:
+            return value  # `char` is a token type, even where a file of that name lies about
+        source = next((root / value for root in roots if (root / value).exists()), None)
+        if source is None:
+            return value
+        if source.is_dir():
+            outside.append(str(source))
+            return str(source.absolute())
+        source = source.resolve()
+        if source not in copies:
+            taken = source.name in copies.values()
+            copies[source] = f"{len(copies)}_{source.name}" if taken else source.name
+            shutil.copy2(source, out / copies[source])
+        return str(out.absolute() / copies[source])
+
+    result = {k: v if k.startswith(_TRAINING) and not _file(k, v) else _texts(v, moved) for k, v in config.items()}
+    for option, value in (
+        ("normalize_conf: stats_file", (config.get("normalize_conf") or {}).get("stats_file")),
+        ("bpemodel", config.get("bpemodel") if config.get("token_type") == "bpe" else None),
+        ("token_list", config["token_list"] if isinstance(config.get("token_list"), str) else None),
+    ):
+        if value is not None and not any((root / value).is_file() for root in roots):
+            raise UserError(
+                f"{experiment}/config.yaml: {option}: '{value}': no such file: export in the folder of its recipe"
+            )
+    names = list(copies.values())
+    if (experiment / RESULTS).is_file():
+        shutil.copy2(experiment / RESULTS, out / RESULTS)
+        names.append(RESULTS)
+    return result, names, outside
+
+
+def relative(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The configuration with the absolute paths of a folder's files made relative to it.
+
+    Args:
+        config: a configuration from :func:`relocate`.
+        folder: the folder that it was made for.
+    """
+    start = f"{folder.absolute()}{os.sep}"
+    return _texts(config, lambda value: value.removeprefix(start))
+
+
+def sampling_rate(config: dict[str, Any]) -> int:
+    """Samples a second that the frontend wants; ESPnet's default is 16 kHz."""
+    import humanfriendly
+
+    rate = (config.get("frontend_conf") or {}).get("fs", 16000)
+    return humanfriendly.parse_size(rate) if isinstance(rate, str) else int(rate)
+
+
+def _file(key: str, value: Any) -> bool:
+    """Whether it is a token list that stands in a file; a list of tokens has no paths in it, whatever it looks like."""
+    return key == "token_list" and isinstance(value, str)
+
+
+def _texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Every text in nested dicts and lists, changed."""
+    if isinstance(value, dict):
+        return {key: _texts(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_texts(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
