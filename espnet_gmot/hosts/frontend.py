@@ -91,7 +91,7 @@ class HFSpeechFrontend(AbsFrontend):
         if input.dim() != 2:
             raise UserError(f"speech: shape {tuple(input.shape)}, but hf_speech takes one channel; mix it down to mono")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            states, lengths = self.encoder(input, input_lengths)
+            states, lengths = self.encoder(input[:, : int(input_lengths.max())], input_lengths)
         if self.layer == WEIGHTED_SUM:
             feats = torch.einsum("l,lbtd->btd", self.layer_logits.softmax(0), torch.stack(states))
         else:

@@ -51,9 +51,9 @@ class SpeechEncoder(nn.Module):
         """Drop the Transformer layers above `layer` (its index among the states), which nothing would use."""
         if layer < len(self.layers):
             del self.layers[max(layer, 1) :]  # one layer stays, so that the state before it can be seen
-            self.train_unused(layer)
+            self.freeze_unused(layer)
 
-    def train_unused(self, layer: int) -> None:
+    def freeze_unused(self, layer: int) -> None:
         """Take gradients off what is left but not used, because DDP insists that each parameter gets one."""
         if layer == 0:
             self.layers.requires_grad_(False)
@@ -80,9 +80,9 @@ class WhisperStates(SpeechEncoder):
         """The Transformer layers."""
         return self.hf.layers
 
-    def train_unused(self, layer: int) -> None:
+    def freeze_unused(self, layer: int) -> None:
         """See the base class: the final normalisation belongs to the last state only."""
-        super().train_unused(layer)
+        super().freeze_unused(layer)
         self.hf.layer_norm.requires_grad_(False)
 
     def log_mel(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,8 @@ class WaveStates(SpeechEncoder):
         for kernel, stride in zip(hf.config.conv_kernel[::-1], hf.config.conv_stride[::-1], strict=True):
             self.receptive_field = (self.receptive_field - 1) * stride + kernel
         first = hf.feature_extractor.conv_layers[0]
-        if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
+        self.group_norm = isinstance(getattr(first, "layer_norm", None), nn.GroupNorm)
+        if self.group_norm:
             first.layer_norm = MaskedGroupNorm(first.layer_norm)
         if hasattr(hf, "masked_spec_embed"):
             hf.masked_spec_embed.requires_grad_(False)
@@ -169,9 +170,9 @@ class WaveStates(SpeechEncoder):
         """The Transformer layers."""
         return self.hf.encoder.layers
 
-    def train_unused(self, layer: int) -> None:
+    def freeze_unused(self, layer: int) -> None:
         """See the base class: a stable-layer-norm encoder's final normalisation belongs to the last state only."""
-        super().train_unused(layer)
+        super().freeze_unused(layer)
         if getattr(self.hf.config, "do_stable_layer_norm", False):
             self.hf.encoder.layer_norm.requires_grad_(False)
 
@@ -185,8 +186,8 @@ class WaveStates(SpeechEncoder):
             speech = speech / (speech.square().sum(1) / lengths + 1e-7).sqrt()[:, None]
         lengths = lengths.clamp(min=self.receptive_field)  # shorter ones count the silence after them
         speech = nn.functional.pad(speech, (0, max(0, int(lengths.max()) - speech.size(1))))
-        first = self.hf.feature_extractor.conv_layers[0]
-        if isinstance(first.layer_norm if hasattr(first, "layer_norm") else None, MaskedGroupNorm):
+        if self.group_norm:
+            first = self.hf.feature_extractor.conv_layers[0]
             first.layer_norm.lengths = (lengths - first.conv.kernel_size[0]) // first.conv.stride[0] + 1
         mask = (~beyond(lengths, speech.size(1))).long() if int(lengths.min()) < speech.size(1) else None
         states: list[Tensor] = []
