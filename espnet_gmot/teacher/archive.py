@@ -23,17 +23,29 @@ _HEADER = struct.Struct("<5sbibi")
 _MAGIC = b"\0BFM "
 
 
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind ``error``; torch and safetensors wrap the system's error in their own."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @contextlib.contextmanager
-def _mendable(path: Path) -> Iterator[None]:
-    """Turn a full disk or a place that cannot be written into a UserError about ``path``."""
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk or a place that cannot be written into a ``UserError`` about ``path``."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except UserError:
+        raise
+    except Exception as error:
+        if _disk_is_full(error):
             raise UserError(
                 f"{path}: no disk space left; free some or choose another folder, then run again to continue"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        denied = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+        if isinstance(error, OSError) and error.errno in denied:
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
         raise
 
@@ -48,7 +60,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     make_folder(path.parent)
     try:
-        with _mendable(path), temporary.open(mode, encoding=None if "b" in mode else "utf-8") as handle:
+        with writing(path), temporary.open(mode, encoding=None if "b" in mode else "utf-8") as handle:
             yield handle
         os.replace(temporary, path)
     finally:
@@ -61,7 +73,7 @@ def make_folder(path: Path) -> None:
     Raises:
         UserError: the disk is full or the place is not writable.
     """
-    with _mendable(path):
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.teacher import PLMTeacher, pretrain
+from espnet_gmot.teacher import PLMTeacher, mlm, pretrain
 from espnet_gmot.teacher.corpus import Masker, batches, build_tokenizer, encode, read_sentences
 from tests.teacher.conftest import TEXT
 
@@ -53,15 +53,15 @@ def test_learns_and_a_teacher_loads_it(text: Path, tmp_path: Path) -> None:
 
 def test_goes_on_after_a_kill(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(text, tmp_path / "whole", "--steps", "25")
-    save, saved = pretrain.Pretrainer.save_checkpoint, []
+    save, saved = mlm.Pretrainer.save_checkpoint, []
 
-    def killed(self: pretrain.Pretrainer) -> None:
+    def killed(self: mlm.Pretrainer) -> None:
         save(self)
         saved.append(self.step)
         if len(saved) in (7, 12):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(pretrain.Pretrainer, "save_checkpoint", killed)
+    monkeypatch.setattr(mlm.Pretrainer, "save_checkpoint", killed)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(text, tmp_path / "killed", "--steps", "25", "--save_seconds", "0")
@@ -70,7 +70,7 @@ def test_goes_on_after_a_kill(text: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert run(text, tmp_path / "killed", "--steps", "25", "--save_seconds", "0") == whole
     monkeypatch.undo()
     assert (tmp_path / "killed/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
-    monkeypatch.setattr(pretrain.Pretrainer, "train", None)  # a finished run trains no more
+    monkeypatch.setattr(mlm.Pretrainer, "train", None)  # a finished run trains no more
     assert run(text, tmp_path / "whole", "--steps", "25") == whole
 
 
