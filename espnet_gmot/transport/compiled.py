@@ -143,7 +143,7 @@ def _unit(sample, w, settings, mean):
 
 
 @njit(fastmath=FAST)
-def _outer(sample, w, settings, epsilon, slack):
+def _outer(sample, w, settings, epsilon, slack, first):
     """One proximal step; returns how far the plan moved and its marginal error."""
     rows, columns, rho_a, rho_b = sample.b.shape[0], sample.a.shape[0], settings.rho_a, settings.rho_b
     exact_a, exact_b = math.isinf(rho_a), math.isinf(rho_b)
@@ -160,7 +160,8 @@ def _outer(sample, w, settings, epsilon, slack):
         w.logs[:] = w.base
     relaxed = not (exact_a and exact_b)
     _step(w.logs, w.linear, w.kernel, w.square_a, w.square_b, alpha, F32(epsilon), relaxed, rows, columns)
-    k._centre(w.logs, w.f, w.g, sample.a, sample.b, w.log_a, w.log_b, rows, columns, w.x)
+    if first:
+        k._centre(w.logs, w.f, w.g, sample.a, sample.b, rows, columns)
     for u in range(rows):
         line, row = w.logs[u], w.kernel[u]
         for t in range(columns):
@@ -234,7 +235,7 @@ def _solve_sample(sample, settings, heat, out, stats):
     for step in range(heat.shape[0]):
         # early plans move far and need no exact marginals
         slack = max(INNER_SHARE * change, 0.1 * settings.tolerance) if settings.tolerance > 0 else 0.0
-        change, error = _outer(sample, w, settings, epsilon * heat[step], slack)
+        change, error = _outer(sample, w, settings, epsilon * heat[step], slack, step == 0)
         stats[2], stats[4] = error, step + 1
         if change <= settings.tolerance and error <= settings.tolerance and heat[step] == 1.0:
             stats[5] = 1.0

@@ -18,7 +18,6 @@ F32 = np.float32
 SAFE = F32(1e13)  # scalings beyond it, or below its inverse, send a step to the log domain
 FLOOR = F32(-100.0)
 FAR = F32(-1e30)
-COLD = F32(20.0)  # log kernels further than this from their weights are centred before they are exponentiated
 
 
 @njit(fastmath=FAST)
@@ -88,25 +87,17 @@ def _cross(plan, dense, low, low_t, temporal, edges, rows, columns, first, secon
 
 
 @njit(fastmath=FAST)
-def _centre(logs, f, g, a, b, log_a, log_b, rows, columns, top):
-    """Potentials such that every row and column of the log kernel has a sensible largest entry."""
+def _centre(logs, f, g, a, b, rows, columns):
+    """Potentials such that every column and row of exp(logs + f + g) has 1 as its largest entry."""
     for t in range(columns):
-        top[t] = FAR
-    lost = False
+        f[t] = FAR if a[t] > 0 else F32(0.0)
     for u in range(rows):
-        highest, row = FAR, logs[u]
-        for t in range(columns):
-            value = row[t] + f[t] + g[u]
-            highest = max(highest, value)
-            top[t] = max(top[t], value)
-        lost |= b[u] > 0 and abs(highest - log_b[u]) > COLD
+        if b[u] > 0:
+            row = logs[u]
+            for t in range(columns):
+                f[t] = max(f[t], row[t]) if a[t] > 0 else F32(0.0)
     for t in range(columns):
-        lost |= a[t] > 0 and abs(top[t] - log_a[t]) > COLD
-    if not lost:
-        return
-    for t in range(columns):
-        if a[t] > 0:
-            f[t] -= top[t]
+        f[t] = -f[t]
     for u in range(rows):
         if b[u] > 0:
             highest, row = FAR, logs[u]

@@ -20,13 +20,13 @@ class Options:
     """What the solver is asked for, the same for every sample; `fused_gromov_wasserstein` documents each field."""
 
     alpha: float = 0.5
-    epsilon: float = 0.02
+    epsilon: float = 0.05
     epsilon_relative: bool = True
     rho_acoustic: float = math.inf
     rho_linguistic: float = math.inf
-    outer_iterations: int = 20
-    inner_iterations: int = 20
-    tolerance: float = 1e-3
+    outer_iterations: int = 100
+    inner_iterations: int = 100
+    tolerance: float = 3e-3
     method: str = "proximal"
     annealing: float = 1.0
 

