@@ -192,6 +192,8 @@ def _assess(sample, w, settings, epsilon, out, stats):
     for t in range(columns):
         quadratic += w.square_a[t] * w.p[t]
         w.f[t] *= F32(epsilon)
+        if math.isinf(rho[0]) and math.isinf(rho[1]):  # the steps left out what their potentials would have absorbed
+            w.f[t] += F32(2.0 * settings.alpha) * w.square_a[t]
     for u in range(rows):
         quadratic += w.square_b[u] * w.q[u]
         crossed = F32(0.0)

@@ -133,7 +133,8 @@ def fused_gromov_wasserstein(
         method: "proximal" (limit: the unregularised problem) or "mirror" (limit: the entropic problem at ε).
         annealing: factor ≥ 1 on ε at the first step, gone geometrically by half of the steps.
         initial_plan: (B, T, U) plan to start from; the product of the weights by default.
-        backend: "torch", "numba", "pot" or "auto".
+        backend: "torch" (any device), "numba" (CPU, one sample per thread), "pot" (POT's conditional gradient with an
+            exact linear solver, one sample at a time: a reference) or "auto": numba where it can, else torch.
 
     Returns:
         An `FGWResult`. value, linear and quadratic carry the envelope gradient to the cost and to both edges.
@@ -209,6 +210,12 @@ def _backend(name: str, problem: Problem) -> Callable[[Problem], proximal.Soluti
             f"backend is 'numba', which takes float32 on the CPU and balanced problems where edges stay factored; "
             f"the cost is {problem.cost.dtype} on {problem.cost.device}: take 'auto' or 'torch'"
         )
+    if name == "pot":
+        if importlib.util.find_spec("ot") is None:
+            raise ValueError("backend is 'pot', which is not installed; pip install pot, or take 'auto' or 'torch'")
+        from espnet_gmot.transport import pot_backend
+
+        return pot_backend.solve
     raise ValueError(f"backend is {name!r}; expected 'auto', 'torch', 'numba' or 'pot'")
 
 

@@ -129,6 +129,9 @@ def _assess(problem: Problem, plan: Tensor, linear: Tensor, f: Tensor, g: Tensor
     half = torch.where(support, half, 0.0)
     quadratic = (half * plan).sum((1, 2)).clamp(min=0.0)
     gradient = linear + 2.0 * options.alpha * half
+    if options.balanced:  # the steps left out what their potentials would have absorbed
+        rows = problem.acoustic.hadamard(problem.acoustic, plan.sum(2))
+        f = f + 2.0 * options.alpha * rows[:, :, None]
     # c-transforms make the potentials feasible for ⟨gradient, ·⟩, whose value no plan can then undercut
     far = torch.where(support, gradient, -NOTHING)
     g = _conjugate((far - f).amin(1, keepdim=True), problem.linguistic_weights[:, None, :])
