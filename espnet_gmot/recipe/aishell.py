@@ -10,6 +10,7 @@ from tqdm import tqdm
 from espnet_gmot.errors import UserError
 from espnet_gmot.recipe.archive import CORPUS, unpack
 from espnet_gmot.recipe.download import download
+from espnet_gmot.recipe.files import explained_disk_errors
 from espnet_gmot.recipe.tables import spk2utt, write_table
 from espnet_gmot.recipe.wav import wav_frames
 
@@ -204,6 +205,13 @@ def fetch(url: str, folder: Path, size: int | None, md5: str | None) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; raises UserError on bad data."""
     args = get_parser().parse_args(argv)
+    with explained_disk_errors():
+        prepare(args)
+    return 0
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Fetch, unpack, check and write, as far as each is needed."""
     if args.data_url:
         fetch(args.data_url, Path(args.data), args.data_size, args.data_md5)
     corpus = locate(args.data, args.unpack_to)
@@ -214,4 +222,3 @@ def main(argv: list[str] | None = None) -> int:
     for split, paths in splits.items():
         write_split(Path(args.out) / split, paths, texts)
     print(f"{args.out}: " + ", ".join(f"{split} {len(paths)}" for split, paths in splits.items()) + " utterances")
-    return 0

@@ -1,6 +1,7 @@
 """``recipe``: asr.sh's stages in this process."""
 
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from espnet_gmot.errors import UserError
 from espnet_gmot.recipe import dump, lm, options, score, tokens
 from espnet_gmot.recipe.decode import decode
+from espnet_gmot.recipe.files import explained_disk_errors
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.mains import Job as EspnetJob
 from espnet_gmot.recipe.mains import cores, run_one
@@ -150,6 +152,13 @@ def log(text: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; raises UserError on bad options or a failed stage."""
-    run(sys.argv[1:] if argv is None else argv)
+    """Run the command; raises UserError on bad options or a failed stage. 130 or 143 if interrupted or terminated."""
+    # leave by an exception, so that running forks are ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with explained_disk_errors():
+            run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        log("interrupted; the same command continues")
+        return 130
     return 0

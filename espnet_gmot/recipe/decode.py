@@ -6,7 +6,7 @@ from pathlib import Path
 from espnet_gmot.errors import UserError
 from espnet_gmot.recipe.files import count_lines, write_text
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job, cores, run_parts
+from espnet_gmot.recipe.mains import Job, cores, run_parts, sensible_parts
 from espnet_gmot.recipe.tables import split_table
 from espnet_gmot.recipe.train import write_resume_script
 
@@ -30,7 +30,7 @@ def _decode_set(layout: Layout, name: str) -> None:
     data, out = layout.dump / name, layout.asr_exp / layout.inference_tag / name
     logs = out / "logdir"
     scp, kind = layout.speech(data)
-    parts = min(layout.args.inference_nj, count_lines(data / scp))
+    parts = min(sensible_parts(layout.args.inference_nj), count_lines(data / scp))
     keys = [logs / f"keys.{index}.scp" for index in range(1, parts + 1)]
     split_table(data / scp, keys)
     speech = f"{data / scp},speech,{kind}"

@@ -1,16 +1,35 @@
 """Small file habits shared by the recipe: atomic writes and marks that let a rerun skip finished work."""
 
+import contextlib
+import errno
 import filecmp
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
 
 MARK = ".complete"
 """Name of the mark that finished work leaves behind."""
+
+
+@contextlib.contextmanager
+def explained_disk_errors() -> Iterator[None]:
+    """Turn a full or read-only disk into a UserError; other OSErrors are defects and stay as they are."""
+    try:
+        yield
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: "no space left on the disk; make room, then run the same command to continue",
+            errno.EDQUOT: "your disk quota is used up; make room, then run the same command to continue",
+            errno.EACCES: "permission denied; choose a folder that you may write",
+            errno.EROFS: "the disk is read-only; choose a folder that you may write",
+        }
+        if error.errno not in advice:
+            raise
+        raise UserError(f"{error.filename or 'output'}: {advice[error.errno]}") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from espnet_gmot.errors import UserError
 from espnet_gmot.recipe.files import count_lines, fingerprint, is_complete, set_complete
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job, cores, run_one, run_parts
+from espnet_gmot.recipe.mains import Job, cores, run_one, run_parts, sensible_parts
 from espnet_gmot.recipe.tables import split_table
-from espnet_gmot.recipe.train import aggregate, common_options, run_training, write_resume_script
+from espnet_gmot.recipe.train import aggregate, common_options, require_same_tokens, run_training, write_resume_script
 
 TRAIN = "espnet2.bin.lm_train"
 PERPLEXITY = "espnet2.bin.lm_calc_perplexity"
@@ -21,7 +21,7 @@ def collect_stats(layout: Layout) -> None:
     for path in keys:
         if not path.is_file():
             raise UserError(f"{path}: no such file; run stages 3 and 4 first")
-    parts = min(args.nj, *map(count_lines, keys))
+    parts = min(sensible_parts(args.nj), *map(count_lines, keys))
     indices = range(1, parts + 1)
     for path, split in zip(keys, ("train", "dev"), strict=True):
         split_table(path, [logs / f"{split}.{index}.scp" for index in indices])
@@ -50,13 +50,14 @@ def _data(layout: Layout) -> list[str]:
 def train(layout: Layout) -> None:
     """Stage 7."""
     args, stats = layout.args, layout.lm_stats
+    require_same_tokens(layout.lm_exp, layout.token_list)
     write_resume_script(layout, layout.lm_exp, 7)
     options = [*common_options(layout), *_data(layout), "--fold_length", str(args.lm_fold_length), "--resume", "true"]
     for split in ("train", "valid"):
         options += [f"--{split}_shape_file", f"{stats}/{split}/text_shape.{args.token_type}"]
     options += ["--output_dir", str(layout.lm_exp), *shlex.split(args.lm_args)]
     options += ["--ngpu", str(args.ngpu), "--multiprocessing_distributed", "true"]
-    run_training(Job(TRAIN, tuple(options), layout.lm_exp / "train.log"), layout.lm_exp)
+    run_training(Job(TRAIN, tuple(options), layout.lm_exp / "train.log", needed_gpus=args.ngpu), layout.lm_exp)
 
 
 def perplexity(layout: Layout) -> float:

@@ -37,13 +37,15 @@ class Job:
         module: e.g. ``espnet2.bin.asr_train``; must define ``main(cmd)``.
         argv: its options.
         log: file that receives everything it prints.
-        gpu: index of the GPU it may use; None leaves the environment as it is.
+        gpu: the only GPU it may use, as an index into the visible ones; None leaves them all.
+        needed_gpus: number of GPUs that must be there.
     """
 
     module: str
     argv: tuple[str, ...]
     log: Path
     gpu: int | None = None
+    needed_gpus: int = 0
 
     def fingerprint(self) -> str:
         """Hash of the command and of every existing file that it names."""
@@ -55,6 +57,11 @@ class Job:
 def cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def sensible_parts(wanted: int) -> int:
+    """Number of parts for ESPnet programs: as asked, but no more than four a core (each part loads a model)."""
+    return max(1, min(wanted, 4 * cores()))
 
 
 def preload(*modules: str) -> None:
@@ -245,11 +252,15 @@ def _child(job: Job, descriptor: int, threads: int) -> None:
     sys.argv = [job.module, *job.argv]
     logging.getLogger().handlers.clear()
     if job.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(job.gpu)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[job.gpu] if visible else str(job.gpu)
     import torch
 
     torch.set_num_threads(threads)
     try:
+        # asked here and not in the parent: a process that has touched CUDA can't hand it to its forks
+        if job.needed_gpus > (seen := torch.cuda.device_count()):
+            raise UserError(f"--ngpu {job.needed_gpus}: torch sees {seen} GPUs; give --ngpu 0 to train on the CPU")
         sys.modules[job.module].main(list(job.argv))
     except UserError as error:
         print(f"{_ERROR}{error}", file=sys.stderr)

@@ -8,7 +8,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.recipe.dump import sampling_rate
 from espnet_gmot.recipe.files import count_lines, fingerprint, install, is_complete, set_complete, write_text
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job, TrainingEcho, cores, run_one, run_parts
+from espnet_gmot.recipe.mains import Job, TrainingEcho, cores, run_one, run_parts, sensible_parts
 from espnet_gmot.recipe.tables import split_table
 
 TRAIN = "espnet2.bin.asr_train"
@@ -55,7 +55,7 @@ def collect_stats(layout: Layout) -> None:
     """Stage 10: shapes of all training and validation data, and the features' mean and variance."""
     args, logs = layout.args, layout.asr_stats / "logdir"
     keys = [layout.dump / name / layout.speech(layout.dump / name)[0] for name in (layout.train_set, layout.valid_set)]
-    parts = min(args.nj, *map(count_lines, keys))
+    parts = min(sensible_parts(args.nj), *map(count_lines, keys))
     for path, split in zip(keys, ("train", "valid"), strict=True):
         split_table(path, [logs / f"{split}.{index}.scp" for index in range(1, parts + 1)])
     write_resume_script(layout, layout.asr_stats, 10)
@@ -122,23 +122,32 @@ def training_options(layout: Layout) -> list[str]:
     return [*options, "--ngpu", str(args.ngpu), "--multiprocessing_distributed", "true"]
 
 
-def require_gpus(count: int) -> None:
-    """Check --ngpu against what torch sees."""
-    if count == 0:
-        return
-    import torch
+def require_same_tokens(directory: Path, token_list: Path) -> None:
+    """Check that an experiment to be continued was begun with this token list.
 
-    if count > torch.cuda.device_count():
+    Raises:
+        UserError: it was not; ESPnet itself would fail with a mismatch of shapes.
+    """
+    config = directory / "config.yaml"
+    if not (config.is_file() and (directory / "checkpoint.pth").is_file()):
+        return
+    import yaml
+
+    begun = yaml.load(config.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    old, new = begun.get("token_list"), token_list.read_text(encoding="utf-8").splitlines()
+    if isinstance(old, list) and old != new:
         raise UserError(
-            f"--ngpu {count}: torch sees {torch.cuda.device_count()} GPUs; give --ngpu 0 to train on the CPU"
+            f"{directory}: was begun with {len(old)} tokens that are not the {len(new)} of {token_list}; "
+            "give another --asr_tag (or --lm_tag), or delete it"
         )
 
 
 def train(layout: Layout) -> None:
     """Stage 11: train, or continue an interrupted training; a finished one is left alone."""
-    require_gpus(layout.args.ngpu)
+    require_same_tokens(layout.asr_exp, layout.token_list)
     write_resume_script(layout, layout.asr_exp, 11)
-    run_training(Job(TRAIN, tuple(training_options(layout)), layout.asr_exp / "train.log"), layout.asr_exp)
+    options = tuple(training_options(layout))
+    run_training(Job(TRAIN, options, layout.asr_exp / "train.log", needed_gpus=layout.args.ngpu), layout.asr_exp)
 
 
 def run_training(job: Job, directory: Path) -> None:

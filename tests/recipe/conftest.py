@@ -89,16 +89,18 @@ def common(**changes: str) -> list[str]:
 CASES = [
     {"name": "all", "argv": common(skip_packing="false")},
     {"name": "again", "argv": common()},
-    {"name": "more", "argv": common(stage="11", stop_stage="12", asr_args="--max_epoch 2"), "remove": []},
+    {"name": "more", "argv": common(stage="11", stop_stage="12", asr_args="--max_epoch 2")},
     {"name": "misspelt_espnet", "argv": common(stage="10", stop_stage="10", asr_args="--max_epohc 2")},
     {
         "name": "misspelt_gmot",
         "argv": common(stage="11", asr_tag="bad", asr_args="--model gmot --model_conf gmot_conf.alhpa=0.5"),
     },
+    {"name": "word", "argv": common(stage="5", stop_stage="5", token_type="word")},
+    {"name": "other_tokens", "argv": common(stage="11", token_type="word")},
+    {"name": "no_gpu", "argv": common(stage="11", asr_tag="gpu", ngpu="64")},
     {"name": "no_model", "argv": common(stage="12", inference_asr_model="valid.acc.best.pth")},
     {"name": "bpe_lm", "argv": common(stage="4", stop_stage="8", token_type="bpe", nbpe="12", use_lm="true")},
     {"name": "bpe_too_large", "argv": common(stage="5", stop_stage="5", token_type="bpe", nbpe="5000")},
-    {"name": "word", "argv": common(stage="5", stop_stage="5", token_type="word")},
     {"name": "wav", "argv": common(stage="3", stop_stage="5", audio_format="wav", dumpdir="dump_wav")},
 ]
 

@@ -22,8 +22,6 @@ def main(cases: str, outcomes: str) -> None:
         output, error = io.StringIO(), None
         with contextlib.redirect_stdout(output):
             try:
-                for path in case.get("remove", ()):
-                    Path(path).unlink()
                 run(case["argv"])
             except UserError as problem:
                 error = str(problem)

@@ -1,5 +1,6 @@
 """Stages 3 and 4 without ESPnet: tables, audio of every kind, features, filtering."""
 
+import errno
 from pathlib import Path
 
 import kaldiio
@@ -10,6 +11,7 @@ import soundfile
 from espnet_gmot.errors import UserError
 from espnet_gmot.recipe import dump, options
 from espnet_gmot.recipe.audio import format_wav_scp, load
+from espnet_gmot.recipe.files import explained_disk_errors
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.speed import change_speed, perturb_training_set
 from espnet_gmot.recipe.tables import combine_data_dirs, read_table, split_table, write_data_dir, write_table
@@ -162,6 +164,13 @@ def test_features_that_dont_fit(place: Path) -> None:
     Path("data/train/f.ark").write_bytes(Path("data/train/f.ark").read_bytes()[:20])
     with pytest.raises(UserError, match=r"feats\.scp: \w: .*unreadable features"):
         dump.describe_features(Path("data/train/feats.scp"))
+
+
+def test_full_disk_is_explained() -> None:
+    with pytest.raises(UserError, match="out/x: no space left on the disk; make room"), explained_disk_errors():
+        raise OSError(errno.ENOSPC, "No space left on device", "out/x")
+    with pytest.raises(OSError, match="Bad file"), explained_disk_errors():
+        raise OSError(errno.EBADF, "Bad file descriptor")
 
 
 @pytest.mark.parametrize("rate", ["0", "fast", "-8k"])

@@ -152,6 +152,12 @@ def test_errors_name_the_cause(experiment: Experiment) -> None:
     assert "alhpa" in experiment.error("misspelt_gmot") and "'alpha'" in experiment.error("misspelt_gmot")
     assert "\n" not in experiment.error("misspelt_gmot")
     assert "valid.acc.best.pth: no such file (models there:" in experiment.error("no_model")
+    assert re.search(
+        r"begun with 9 tokens that are not the \d+ of .*word/tokens\.txt", experiment.error("other_tokens")
+    )
+    assert re.fullmatch(
+        r"--ngpu 64: torch sees \d+ GPUs; give --ngpu 0 to train on the CPU", experiment.error("no_gpu")
+    )
     assert experiment.error("bpe_too_large").startswith("--nbpe 5000: sentencepiece refuses")
 
 
