@@ -75,7 +75,9 @@ def export(experiment: Path, out: Path, model_file: str | None = None) -> Export
     source = find_model(experiment, config, model_file)
     portable.refuse(config, task.ASRTask, experiment)
     out.mkdir(parents=True, exist_ok=True)
-    plain, copied, outside = portable.relocate(portable.stock_config(config, task.ASRTask), experiment, out)
+    plain, copied, outside = portable.relocate(
+        portable.stock_config(config, task.ASRTask), task.ASRTask, experiment, out
+    )
     options = config["model_conf"].get("gmot_conf")
     original = {**plain, "model": config["model"], "model_conf": {**plain["model_conf"], "gmot_conf": options}}
     partial = out / "config.yaml.partial"
@@ -120,16 +122,23 @@ def find_model(experiment: Path, config: dict[str, Any], name: str | None = None
     Raises:
         UserError: none is there.
     """
-    if name is not None:
-        names = [name]
-    else:
-        best = [f"{phase}.{key}" for phase, key, _ in config.get("best_model_criterion") or ()]
-        names = [f"{stem}.{kind}.pth" for stem in best for kind in ("ave", "best")] + ["latest.pth"]
+    names = [name] if name is not None else [*_averages(config), "latest.pth"]
     for path in [experiment / name for name in names] + ([Path(name)] if name else []):
         if path.is_file():
             return path
     found = ", ".join(sorted(path.name for path in experiment.glob("*.pth"))) or "none"
     raise UserError(f"{experiment}: holds none of {', '.join(names)}; of *.pth it has: {found}; choose by --model_file")
+
+
+def _averages(config: dict[str, Any]) -> list[str]:
+    """Names that ESPnet gives to the average and to the best of the criteria for it."""
+    names = []
+    for first, second, _ in config.get("best_model_criterion") or ():
+        if "/" in first:  # ESPnet3: [valid/loss, how many, min]
+            names.append(f"{first.replace('/', '.')}.ave_{second}best.pth")
+        else:  # ESPnet2: [valid, loss, min]
+            names += [f"{first}.{second}.{kind}.pth" for kind in ("ave", "best")]
+    return names
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

@@ -17,16 +17,8 @@ from espnet_gmot.errors import UserError
 STREAM = "teacher"
 PARTS = ("train", "valid")
 RESULTS = "RESULTS.md"
-#: Keys whose files training alone reads: left as they are.
-_TRAINING = (
-    *(f"{part}_" for part in PARTS),
-    "output_dir",
-    "config",
-    "init_param",
-    "rir_scp",
-    "noise_scp",
-    "token_list",
-)
+#: Options whose value may be a file that recognition reads, beside the `_conf` of what ESPnet chooses from.
+_FILES = ("token_list", "bpemodel", "non_linguistic_symbols", "ctc_conf", "joint_net_conf")
 
 
 def refuse(config: dict[str, Any], task: Any, experiment: Path) -> None:
@@ -74,6 +66,8 @@ def stock_config(config: dict[str, Any], task: Any) -> dict[str, Any]:
     config = copy.deepcopy(config)
     config["model"] = "espnet"
     config["model_conf"].pop("gmot_conf", None)
+    if config.get("task") == "espnet_gmot.hosts.espnet3.ASRTask":
+        config["task"] = "espnet3.systems.esp2_asr.task.ASRTask"
     names: set[str] = set()
     for part in PARTS:
         streams = [s for s in config.get(f"{part}_data_path_and_name_and_type") or [] if s[1] != STREAM]
@@ -90,11 +84,14 @@ def stock_config(config: dict[str, Any], task: Any) -> dict[str, Any]:
     return config
 
 
-def relocate(config: dict[str, Any], experiment: Path, out: Path) -> tuple[dict[str, Any], list[str], list[str]]:
+def relocate(
+    config: dict[str, Any], task: Any, experiment: Path, out: Path
+) -> tuple[dict[str, Any], list[str], list[str]]:
     """Copy the files that recognition reads into a folder, and point the configuration there.
 
     Args:
         config: the experiment's configuration.
+        task: ESPnet's ASRTask: what it builds from ``*_conf`` may read files. Training's own files stay behind.
         experiment: its folder; relative paths are tried from the working directory, then from each folder above it.
         out: the folder that receives the files.
 
@@ -124,7 +121,10 @@ def relocate(config: dict[str, Any], experiment: Path, out: Path) -> tuple[dict[
             shutil.copy2(source, out / copies[source])
         return str(out.absolute() / copies[source])
 
-    result = {k: v if k.startswith(_TRAINING) and not _file(k, v) else _texts(v, moved) for k, v in config.items()}
+    # a list of tokens holds no paths, whatever a token looks like
+    keys = {*_FILES, *(f"{choices.name}_conf" for choices in task.class_choices_list)}
+    keys -= {"token_list"} if isinstance(config.get("token_list"), list) else set()
+    result = {key: _texts(value, moved) if key in keys else value for key, value in config.items()}
     for option, value in (
         ("normalize_conf: stats_file", (config.get("normalize_conf") or {}).get("stats_file")),
         ("bpemodel", config.get("bpemodel") if config.get("token_type") == "bpe" else None),
@@ -158,11 +158,6 @@ def sampling_rate(config: dict[str, Any]) -> int:
 
     rate = (config.get("frontend_conf") or {}).get("fs", 16000)
     return humanfriendly.parse_size(rate) if isinstance(rate, str) else int(rate)
-
-
-def _file(key: str, value: Any) -> bool:
-    """Whether it is a token list that stands in a file; a list of tokens has no paths in it, whatever it looks like."""
-    return key == "token_list" and isinstance(value, str)
 
 
 def _texts(value: Any, change: Callable[[str], str]) -> Any:
