@@ -8,6 +8,8 @@ export LC_ALL=C
 export PYTHONIOENCODING=UTF-8
 export PYTHONUTF8=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+# numba and torch share one OpenMP: whoever starts threads resets the other's number
+export NUMBA_NUM_THREADS=${NUMBA_NUM_THREADS:-${OMP_NUM_THREADS}}
 # AISHELL's own conf keeps ESPnet's choice: NCCL off the virtual interfaces
 export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-"^lo,docker,virbr,vmnet,vboxnet"}
 
