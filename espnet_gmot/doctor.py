@@ -126,8 +126,10 @@ def hooks_full() -> Finding:
 
 def gpu() -> Finding:
     """The GPUs that torch sees; a driver that torch can't use is worth a word."""
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return Finding("gpu", f"torch can't be imported: {error}", REQUIRED, "pip install --force-reinstall torch")
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         first = torch.cuda.get_device_properties(0)
@@ -215,11 +217,11 @@ def teacher_runs(name: str) -> Finding:
     found = teacher(name)
     if found.status != "ok" or (Path(name) / "teacher.json").is_file():
         return found
-    from espnet_gmot.teacher.plm import PLMTeacher
-
     try:
+        from espnet_gmot.teacher.plm import PLMTeacher
+
         features, lengths = PLMTeacher(name)(["今天天气很好"])
-    except (UserError, OSError, ValueError) as error:
+    except (UserError, ImportError, OSError, ValueError) as error:
         return Finding("teacher", f"{name}: {error}", REQUIRED, f"hf download {name}")
     return Finding("teacher", f"{name}: {lengths[0]} rows for six characters, teacher_width: {features.shape[-1]}")
 

@@ -46,6 +46,11 @@ def test_a_missing_package_has_its_command(
     assert lines[row].startswith(status) and lines[row + 1].strip() == f"→ pip install {name}"
 
 
+def test_it_runs_where_torch_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(doctor.sys.modules, "torch", None)
+    assert doctor.gpu().status == "missing" and "pip install" in doctor.gpu().mend
+
+
 def test_scoring_needs_one_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.shutil, "which", lambda *_, **__: None)
     assert doctor.scoring(None).detail.startswith("jiwer")

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import yaml
 
+from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
 from espnet_gmot.hosts import portable, stock
 from espnet_gmot.hosts.register import register
@@ -84,7 +85,8 @@ def export(experiment: Path, out: Path, model_file: str | None = None) -> Export
     partial.write_text(yaml.safe_dump(plain, indent=4, sort_keys=False, allow_unicode=True), encoding="utf8")
 
     state = read_state(source)
-    dropped, merged = strip(state, bool((options or {}).get("residual")), source)
+    resolved = GMOTConfig.from_dict(options)
+    dropped, merged = strip(state, resolved.residual and resolved.transfers, source)
     model, _ = task.ASRTask.build_model_from_file(partial)
     same_tensors(state, model.state_dict(), source)
     model.load_state_dict(state)
@@ -348,7 +350,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     exported = export(args.experiment, args.out, args.model_file)
     text, difference = check(exported, args.check_wav)
-    given = args.check_wav or "noise (give a recording by --check_wav)"
+    features = exported.original.get("input_size") is not None
+    given = args.check_wav or ("random features" if features else "noise (give a recording by --check_wav)")
     print(f"checked  {given}: stock ESPnet without the plugin says '{text}', as the original does;")
     print(f"         log-probabilities differ by at most {difference:.1e}")
     os.replace(exported.config, args.out / "config.yaml")
