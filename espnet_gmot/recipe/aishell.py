@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from espnet_gmot.errors import UserError
 from espnet_gmot.recipe.archive import CORPUS, unpack
 from espnet_gmot.recipe.download import download
-from espnet_gmot.recipe.files import explained_disk_errors
+from espnet_gmot.recipe.files import explained_disk_errors, write_text
 from espnet_gmot.recipe.tables import spk2utt, write_table
 from espnet_gmot.recipe.wav import wav_frames
 
@@ -154,7 +155,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="espnet_gmot prepare-data",
         description="AISHELL-1 to Kaldi data directories: OUT/{train,dev,test}/{wav.scp,text,utt2spk,spk2utt}.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "--data",
@@ -169,16 +169,37 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data_size", type=int, help="expected bytes of --data_url (known for openslr)")
     parser.add_argument("--data_md5", help="expected MD5 of --data_url (known for openslr)")
-    parser.add_argument("--unpack_to", default="downloads", help="where an archive given by --data is unpacked")
-    parser.add_argument("--out", default="data", help="folder that receives train, dev and test")
+    parser.add_argument(
+        "--unpack_to", default="downloads", help="where an archive given by --data is unpacked; default: downloads"
+    )
+    parser.add_argument("--out", default="data", help="folder that receives train, dev and test; default: data")
     parser.add_argument(
         "--max_utts",
         type=_count,
         default=os.environ.get("GMOT_MAX_UTTS") or None,
         help="keep at most so many utterances of each split, for a quick run; default: $GMOT_MAX_UTTS, else all",
     )
+    frontend = parser.add_argument_group("frozen features (for --feats_type extracted)")
+    frontend.add_argument(
+        "--frontend_model",
+        default=os.environ.get("GMOT_FRONTEND_MODEL") or None,
+        help="compute this speech encoder's features into OUT/SET/feats.scp; default: $GMOT_FRONTEND_MODEL",
+    )
+    frontend.add_argument(
+        "--frontend_layer",
+        default=os.environ.get("GMOT_FRONTEND_LAYER") or None,
+        help="its layer; default: $GMOT_FRONTEND_LAYER, else dump-frontend's",
+    )
+    frontend.add_argument(
+        "--frontend_opts",
+        default=os.environ.get("GMOT_FRONTEND_OPTS", ""),
+        help="more options for dump-frontend, e.g. '--device cuda'; default: $GMOT_FRONTEND_OPTS",
+    )
     parser.add_argument(
-        "--missing", choices=("error", "drop"), default="error", help="what to do about missing partners"
+        "--missing",
+        choices=("error", "drop"),
+        default="error",
+        help="what to do about missing partners; default: error",
     )
     return parser
 
@@ -221,4 +242,20 @@ def prepare(args: argparse.Namespace) -> None:
     check_recordings((path for paths in splits.values() for path in paths.values()), sum(map(len, splits.values())))
     for split, paths in splits.items():
         write_split(Path(args.out) / split, paths, texts)
-    print(f"{args.out}: " + ", ".join(f"{split} {len(paths)}" for split, paths in splits.items()) + " utterances")
+    counts = ", ".join(f"{split} {len(paths)}" for split, paths in splits.items())
+    print(f"{args.out}: {counts} utterances", flush=True)
+    if args.frontend_model:
+        for split in SPLITS:
+            dump_features(Path(args.out) / split, args)
+
+
+def dump_features(directory: Path, args: argparse.Namespace) -> None:
+    """Compute a frozen encoder's features of one set into ``directory/frontend`` and list them in feats.scp."""
+    from espnet_gmot.hosts import dump_frontend
+
+    out = directory / "frontend"
+    command = ["--model", args.frontend_model, "--wav_scp", f"{directory}/wav.scp", "--out", str(out)]
+    if args.frontend_layer:
+        command += ["--layer", args.frontend_layer]
+    dump_frontend.main([*command, *shlex.split(args.frontend_opts)])
+    write_text(directory / "feats.scp", (out / "feats.scp").read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from espnet_gmot.errors import UserError
 
 MARK = ".complete"
 """Name of the mark that finished work leaves behind."""
+_SMALL = 64 << 20
 
 
 @contextlib.contextmanager
@@ -63,8 +64,14 @@ def count_lines(path: str | Path) -> int:
         return sum(1 for line in lines if line.strip())
 
 
-def fingerprint(words: Iterable[str], inputs: Iterable[str | Path] = ()) -> str:
-    """Hash of a command and of the state (path, size, modification time) of the files that it reads.
+def fingerprint(words: Iterable[str], inputs: Iterable[str | Path] = (), *, contents: bool = False) -> str:
+    """Hash of a command and of the state of the files that it reads.
+
+    Args:
+        words: the command.
+        inputs: files.
+        contents: hash what files of up to 64 MB hold, so that one written again with the same content counts as the
+            same; otherwise, and for larger files, size and modification time stand for the content.
 
     Raises:
         UserError: one of the files is absent.
@@ -73,9 +80,10 @@ def fingerprint(words: Iterable[str], inputs: Iterable[str | Path] = ()) -> str:
     for path in inputs:
         try:
             state = os.stat(path)
+            known = Path(path).read_bytes() if contents and state.st_size <= _SMALL else str(state.st_mtime_ns).encode()
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; the earlier stages name this file: run them again") from error
-        digest.update(f"\0{path}\0{state.st_size}\0{state.st_mtime_ns}".encode())
+        digest.update(f"\0{path}\0{state.st_size}\0".encode() + known)
     return digest.hexdigest()
 
 

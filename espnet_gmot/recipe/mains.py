@@ -51,7 +51,7 @@ class Job:
         """Hash of the command and of every existing file that it names."""
         words = [field for word in self.argv for field in (word, *word.split(",")[:1], *word.split("=")[1:])]
         files = sorted({word for word in words if os.path.isfile(word)})
-        return fingerprint((self.module, *self.argv), files)
+        return fingerprint((self.module, *self.argv), files, contents=True)
 
 
 def cores() -> int:

@@ -1,5 +1,6 @@
 """prepare-data: from an archive or a tree to data/{train,dev,test}, and what it says about bad ones."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.recipe import archive as archive_module
 from espnet_gmot.recipe.aishell import main, thin
 from espnet_gmot.recipe.archive import unpack
+from espnet_gmot.recipe.files import fingerprint
 from espnet_gmot.recipe.tables import read_table
 from tests.recipe.corpus import TRANSCRIPT, tgz, utterances, wav_bytes, write_corpus
 
@@ -181,3 +183,33 @@ def test_nothing_there(place: Path) -> None:
         main(["--data", "nowhere"])
     with pytest.raises(UserError, match=r"holds neither data_aishell/wav nor data_aishell\.tgz"):
         main(["--data", str(place)])
+
+
+def test_frontend_features_of_every_set(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dump_frontend = pytest.importorskip("espnet_gmot.hosts.dump_frontend")
+    calls = []
+
+    def dump(argv: list[str]) -> None:
+        calls.append(argv)
+        out = Path(argv[argv.index("--out") + 1])
+        out.mkdir(parents=True)
+        (out / "feats.scp").write_text(f"{out} x.ark:1\n")
+
+    monkeypatch.setattr(dump_frontend, "main", dump)
+    options = ["--frontend_model", "m", "--frontend_layer", "4", "--frontend_opts", "--device cpu"]
+    main(["--data", str(tree), *options])
+    assert calls[2] == [
+        "--model", "m", "--wav_scp", "data/test/wav.scp", "--out", "data/test/frontend", "--layer", "4", "--device", "cpu",
+    ]  # fmt: skip
+    assert Path("data/dev/feats.scp").read_text() == "data/dev/frontend x.ark:1\n"
+
+
+def test_fingerprint_knows_content_from_time(place: Path) -> None:
+    path = place / "x"
+    path.write_text("a")
+    by_content, by_time = (fingerprint(["c"], [path], contents=contents) for contents in (True, False))
+    os.utime(path, (1, 1))
+    assert fingerprint(["c"], [path], contents=True) == by_content
+    assert fingerprint(["c"], [path]) != by_time
+    path.write_text("b")
+    assert fingerprint(["c"], [path], contents=True) != by_content
