@@ -199,7 +199,8 @@ def test_frontend_features_of_every_set(tree: Path, monkeypatch: pytest.MonkeyPa
     options = ["--frontend_model", "m", "--frontend_layer", "4", "--frontend_opts", "--device cpu"]
     main(["--data", str(tree), *options])
     assert calls[2] == [
-        "--model", "m", "--wav_scp", "data/test/wav.scp", "--out", "data/test/frontend", "--layer", "4", "--device", "cpu",
+        "--model", "m", "--wav_scp", "data/test/wav.scp", "--out", "data/test/frontend",
+        "--layer", "4", "--device", "cpu",
     ]  # fmt: skip
     assert Path("data/dev/feats.scp").read_text() == "data/dev/frontend x.ark:1\n"
 
