@@ -1,8 +1,8 @@
-"""Teacher features in Kaldi archives (float matrices written and read by kaldiio), one folder per data set.
+"""Teacher features in Kaldi archives (matrices written and read by kaldiio), one folder per data set.
 
 A folder holds ``teacher.scp`` (``utterance ark:offset``, the stream that ESPnet reads), ``teacher.N.ark``, what is
 known of each ark in ``teacher.N.json`` and of the whole in ``teacher.json``. Utterances with equal transcripts, such
-as speed-perturbed copies, point to one matrix.
+as speed-perturbed copies, point to one matrix. Whatever precision they are stored in, they are read as float32.
 """
 
 import contextlib
@@ -18,9 +18,14 @@ import numpy as np
 
 from espnet_gmot.errors import UserError
 
+# Kaldi knows no half precision: its 16-bit matrix ("CM2") has 65536 even steps from the matrix's least to its largest
+# value, its 8-bit one ("CM") 256 uneven steps per column, by that column's quartiles. kaldiio's numbers for them.
+PRECISIONS: dict[str, int | None] = {"float32": None, "float16": 3, "int8": 2}
 # Binary Kaldi float matrix: "\0B" "FM " then row and column counts, each as one size byte and an int32.
-_HEADER = struct.Struct("<5sbibi")
-_MAGIC = b"\0BFM "
+_FLOAT = struct.Struct("<5sbibi")
+# Compressed: "\0B" and "CM " or "CM2 ", then least value, range, rows and columns.
+_COMPRESSED = struct.Struct("<ffii")
+_LONGEST_HEADER = len(b"\0BCM2 ") + _COMPRESSED.size
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
@@ -84,12 +89,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         handle.write("\n")
 
 
-def write_archive(path: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> list[int]:
+def write_archive(path: Path, matrices: Iterable[tuple[str, np.ndarray]], precision: str = "float32") -> list[int]:
     """Write named matrices to one Kaldi ark, in one step: the file is complete or absent.
 
     Args:
         path: the ark.
-        matrices: keys and (U, D) matrices, stored as float32.
+        matrices: keys and (U, D) matrices.
+        precision: how to store them, one of `PRECISIONS`.
 
     Returns:
         Each matrix's offset, as an scp file needs it (``ark:offset``).
@@ -103,12 +109,31 @@ def write_archive(path: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> lis
     with replacing(path, "wb") as handle:
         for key, matrix in matrices:
             offsets.append(handle.tell() + len(key.encode()) + 1)
-            kaldiio.save_ark(handle, {key: np.ascontiguousarray(matrix, dtype=np.float32)})
+            rows = {key: np.ascontiguousarray(matrix, dtype=np.float32)}
+            kaldiio.save_ark(handle, rows, compression_method=PRECISIONS[precision])
     return offsets
 
 
+def _read_header(data: bytes) -> tuple[int, int, int] | None:
+    """Rows, columns and bytes (header included) of the matrix that ``data`` begins, or None if it is no such thing.
+
+    Raises:
+        struct.error: ``data`` ends inside the header.
+    """
+    if data[:5] == b"\0BFM ":
+        _, four, rows, four_too, columns = _FLOAT.unpack_from(data)
+        return (rows, columns, _FLOAT.size + 4 * rows * columns) if four == four_too == 4 else None
+    for magic, item, per_column in ((b"\0BCM2 ", 2, 0), (b"\0BCM ", 1, 8)):
+        if data.startswith(magic):
+            _, _, rows, columns = _COMPRESSED.unpack_from(data, len(magic))
+            return rows, columns, len(magic) + _COMPRESSED.size + columns * (per_column + item * rows)
+    if len(data) < _FLOAT.size:
+        raise struct.error("too short")
+    return None
+
+
 def check_archive(path: Path, offsets: Sequence[int], width: int) -> None:
-    """Check that an ark holds a whole float matrix of ``width`` columns at each offset (only headers are read).
+    """Check that an ark holds a whole matrix of ``width`` columns at each offset (only headers are read).
 
     Raises:
         UserError: the ark is missing or truncated, or something else is at an offset.
@@ -120,13 +145,13 @@ def check_archive(path: Path, offsets: Sequence[int], width: int) -> None:
     with path.open("rb") as handle:
         for offset in sorted(set(offsets)):
             handle.seek(offset)
-            header = handle.read(_HEADER.size)
-            if len(header) < _HEADER.size:
-                raise UserError(f"{path}: truncated at byte {size}, a matrix starts at byte {offset}; {fix}")
-            magic, four, rows, four_too, columns = _HEADER.unpack(header)
-            if (magic, four, four_too, columns) != (_MAGIC, 4, 4, width) or rows < 1:
+            try:
+                header = _read_header(handle.read(_LONGEST_HEADER))
+            except struct.error as error:
+                raise UserError(f"{path}: truncated at byte {size}, a matrix starts at byte {offset}; {fix}") from error
+            if header is None or header[0] < 1 or header[1] != width:
                 raise UserError(f"{path}: no float matrix of {width} columns at byte {offset}; {fix}")
-            if offset + _HEADER.size + 4 * rows * columns > size:
+            if offset + header[2] > size:
                 raise UserError(f"{path}: truncated at byte {size} inside the matrix at byte {offset}; {fix}")
 
 
@@ -153,7 +178,7 @@ class TeacherArchive:
 
     @property
     def width(self) -> int:
-        """D, the features' width."""
+        """The features' columns: D, or layers * D."""
         return int(self.info["width"])
 
     @property

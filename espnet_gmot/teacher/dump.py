@@ -3,7 +3,7 @@
 import argparse
 import logging
 import multiprocessing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.teacher.archive import make_folder, replacing, write_json
+from espnet_gmot.teacher.archive import PRECISIONS, make_folder, replacing, write_json
 from espnet_gmot.teacher.loading import check_device, fingerprint
+from espnet_gmot.teacher.normalise import MODES, STATS_NAME, FeatureStats
 from espnet_gmot.teacher.plm import PLMTeacher
 from espnet_gmot.teacher.shards import Shard, dump_shard, plan_shards, read_note
+from espnet_gmot.teacher.statistics import borrow, measure, provide, stats_key
 from espnet_gmot.teacher.transcripts import read_transcripts
 from espnet_gmot.version import __version__
 
@@ -27,21 +29,27 @@ class DumpOptions:
 
     Attributes:
         model: folder or hub name of the teacher.
-        layer: hidden states to take, as `PLMTeacher` counts them.
+        layer: hidden states to take, as `PLMTeacher` counts them; several lie side by side.
         special_tokens: keep [CLS] and [SEP] rows.
         nj: processes.
         batch_size: transcripts per forward pass.
         device: torch device of the teacher.
         max_unknown: largest share of unknown characters allowed, 0 to 1.
+        normalise: ``none``, ``centre`` or ``whiten``.
+        stats: statistics to normalise by (a file, or another dump's folder); without, those of the transcripts.
+        precision: how the archives store the features, see `espnet_gmot.teacher.archive.PRECISIONS`.
     """
 
     model: str
-    layer: int = -1
+    layer: int | list[int] = -1
     special_tokens: bool = False
     nj: int = 1
     batch_size: int = 64
     device: str = "cpu"
     max_unknown: float = 0.5
+    normalise: str = "none"
+    stats: str | None = None
+    precision: str = "float32"
 
     def check(self) -> None:
         """Raise a ``UserError`` for a value out of range."""
@@ -50,6 +58,11 @@ class DumpOptions:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
         if not 0 <= self.max_unknown <= 1:
             raise UserError(f"--max_unknown {self.max_unknown}: must lie between 0 and 1")
+        for name, known in (("normalise", MODES), ("precision", tuple(PRECISIONS))):
+            if getattr(self, name) not in known:
+                raise UserError(f"--{name} {getattr(self, name)}: must be one of {', '.join(known)}")
+        if self.stats is not None and self.normalise == "none":
+            raise UserError(f"--stats {self.stats}: say what to do with them: --normalise centre or whiten")
         check_device(self.device)
 
     def teacher(self) -> PLMTeacher:
@@ -60,6 +73,7 @@ class DumpOptions:
             special_tokens=self.special_tokens,
             device=self.device,
             max_unknown=self.max_unknown,
+            stats=self.stats,
         )
 
 
@@ -100,18 +114,32 @@ def _run(options: DumpOptions, teacher: PLMTeacher, shards: list[Shard], done: i
 def _clear_other_features(out: Path, features: dict[str, Any], overwrite: bool) -> None:
     """Refuse a folder with other features in it, or empty it of them when told to."""
     notes = sorted(out.glob("teacher.*.json"))
-    others = [note["features"] for path in notes if (note := read_note(path)) and note["features"] != features]
+    # other statistics are no other features: as with other transcripts, what is stale is computed again
+    features = features | {"stats": None}
+    others = [note["features"] | {"stats": None} for path in notes if (note := read_note(path))]
+    others = [other for other in others if other != features]
     if not others:
         return
     if not overwrite:
         names = {"model_digest": "model"}
-        changed = [names.get(k, k) for k in features if others[0].get(k) != features[k]]
+        changed = [names.get(k, k) for k in {**features, **others[0]} if others[0].get(k) != features.get(k)]
         raise UserError(
             f"--out {out}: already holds features with another {' and '.join(changed)} "
             f"({others[0]} there); choose another --out, or --overwrite to replace them"
         )
-    for path in [out / "teacher.scp", out / "teacher.json", *notes, *out.glob("teacher.*.ark")]:
+    for path in [out / "teacher.scp", out / "teacher.json", out / STATS_NAME, *notes, *out.glob("teacher.*.ark")]:
         path.unlink(missing_ok=True)
+
+
+def _describe(options: DumpOptions, teacher: PLMTeacher) -> dict[str, Any]:
+    """What decides the teacher's own features; defaults of later options are left out, so that old archives stay."""
+    depth = teacher.config.num_hidden_layers
+    layers = [layer if layer >= 0 else layer + depth + 1 for layer in teacher.layers]
+    return {
+        "model_digest": fingerprint(options.model),
+        "layer": layers[0] if isinstance(options.layer, int) else layers,
+        "special_tokens": options.special_tokens,
+    }
 
 
 def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False) -> Path:
@@ -121,7 +149,7 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
         options: teacher and resources.
         text: Kaldi text file, ``utterance transcript`` lines.
         out: folder to write; see `espnet_gmot.teacher.archive` for what it holds.
-        overwrite: replace features of another model, layer or token choice instead of refusing.
+        overwrite: replace features of other options (model, layer, …) instead of refusing.
 
     Returns:
         The scp file, with the utterances in the text file's order.
@@ -131,19 +159,27 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
     """
     options.check()
     transcripts = read_transcripts(text)
-    teacher = options.teacher()
-    depth, layer = teacher.config.num_hidden_layers, options.layer
-    features = {
-        "model_digest": fingerprint(options.model),
-        "layer": layer if layer >= 0 else layer + depth + 1,
-        "special_tokens": options.special_tokens,
-    }
+    teacher = replace(options, stats=None).teacher()
+    source = _describe(options, teacher)
+    distinct = list(dict.fromkeys(transcripts.values()))
+    features = source | ({} if options.precision == "float32" else {"precision": options.precision})
+    borrowed = None if options.stats is None else borrow(options.stats, options.normalise, source)
+    key = borrowed.key if borrowed else stats_key(source, options.normalise, distinct)
+    if options.normalise != "none":
+        features |= {"normalise": options.normalise, "stats": key}
     make_folder(out)
     _clear_other_features(out, features, overwrite)
-    distinct = list(dict.fromkeys(transcripts.values()))
     rate, unknown = teacher.tokens.check_language(distinct, options.max_unknown)
     if unknown:
         _LOG.warning("%.2f %% of the characters are unknown to the teacher: %s", 100 * rate, " ".join(unknown[:20]))
+    if options.normalise != "none":
+
+        def statistics() -> FeatureStats:
+            return borrowed or measure(
+                teacher, distinct, whiten=options.normalise == "whiten", batch_size=options.batch_size
+            )
+
+        teacher.stats = provide(out / STATS_NAME, key, source, statistics)
     shards = plan_shards(transcripts, out, features, teacher.width)
     todo = [shard for shard in shards if shard.finished() is None]
     done = len(distinct) - sum(len(shard.texts) for shard in todo)
@@ -152,7 +188,7 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
     )
     if todo:
         (out / "teacher.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced
-        _run(options, teacher, todo, done)
+        _run(replace(options, stats=teacher.stats), teacher, todo, done)
     return _finish(options, text, out, transcripts, shards, rate)
 
 
@@ -175,7 +211,7 @@ def _finish(
         stale.with_suffix(".json").unlink(missing_ok=True)
     info = {
         "format": 1,
-        **{k: v for k, v in asdict(options).items() if k in ("model", "special_tokens")},
+        **{k: v for k, v in asdict(options).items() if k in ("model", "special_tokens", "normalise", "precision")},
         **shards[0].features,
         "width": shards[0].width,
         "utterances": len(transcripts),
@@ -203,7 +239,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="folder, or name on the Hugging Face hub (bert-base-chinese)")
     parser.add_argument("--text", required=True, type=Path, help="Kaldi text file: `utterance transcript` lines")
     parser.add_argument("--out", required=True, type=Path, help="folder for teacher.scp, teacher.*.ark, teacher.json")
-    parser.add_argument("--layer", type=int, default=default.layer, help="0 embeddings, 1 … N, or -1 (last) … -N-1")
+    parser.add_argument(
+        "--layer",
+        type=int,
+        nargs="+",
+        default=default.layer,
+        help="0 embeddings, 1 … N, or -1 (last) … -N-1; several (4 8 12) are laid side by side",
+    )
     parser.add_argument("--special_tokens", action="store_true", help="keep the rows of [CLS] and [SEP]")
     parser.add_argument("--nj", type=int, default=default.nj, help="processes")
     parser.add_argument("--batch_size", type=int, default=default.batch_size, help="transcripts per forward pass")
@@ -214,6 +256,19 @@ def get_parser() -> argparse.ArgumentParser:
         default=default.max_unknown,
         help="share of unknown characters (0 to 1) beyond which the teacher is refused",
     )
+    parser.add_argument(
+        "--normalise",
+        choices=MODES,
+        default=default.normalise,
+        help="centre or whiten each layer's features by the statistics of these transcripts or of --stats",
+    )
+    parser.add_argument("--stats", help="another dump's --out folder (the training set's) to take the statistics from")
+    parser.add_argument(
+        "--precision",
+        choices=tuple(PRECISIONS),
+        default=default.precision,
+        help="how to store the features; float16 and int8 are Kaldi's compressed matrices of 16 and 8 bits",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace features of another model or layer in --out")
     return parser
 
@@ -223,7 +278,10 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     names = DumpOptions.__dataclass_fields__
-    options = DumpOptions(**{name: getattr(args, name) for name in names})
+    given = {name: getattr(args, name) for name in names}
+    if isinstance(args.layer, list) and len(args.layer) == 1:
+        given["layer"] = args.layer[0]
+    options = DumpOptions(**given)
     scp = dump(options, args.text, args.out, overwrite=args.overwrite)
     _LOG.info("finished: %s", scp)
     return 0

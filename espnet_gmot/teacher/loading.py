@@ -126,8 +126,8 @@ def load_tokenizer(model: str) -> Any:
 def load_encoder(model: str) -> torch.nn.Module:
     """The model's text encoder, frozen, in evaluation mode, on the CPU, in its stored precision.
 
-    Of an encoder-decoder (T5, BART) the encoder is taken. The global random state is left as it was, so that a
-    training run draws the same numbers with and without a teacher.
+    Of an encoder-decoder (T5, BART) the encoder is taken, of a language model (Qwen) everything below its head. The
+    global random state is left as it was, so that a training run draws the same numbers with and without a teacher.
 
     Raises:
         UserError: besides `from_pretrained`'s: the weights do not fill the encoder, or it does not read text.
@@ -149,6 +149,7 @@ def load_encoder(model: str) -> torch.nn.Module:
             f"teacher {model!r}: {count} tensors of the encoder are missing from the weights or of another shape "
             f"(first: {first}); config.json and the weights must belong together"
         )
+    encoder.config.use_cache = False  # decoders would keep keys and values of a text that never goes on
     return encoder.eval().requires_grad_(False)
 
 

@@ -28,7 +28,8 @@ class Shard:
         path: the ark; what is known of it goes to the same name with ``.json``.
         keys: for each transcript the first utterance that has it.
         texts: the transcripts, sorted by length.
-        features: what decides the features (model digest, layer, special tokens).
+        features: what decides the features (model digest, layer, special tokens, and where they are not the default,
+            normalisation and precision).
         width: their width.
     """
 
@@ -79,7 +80,7 @@ def dump_shard(teacher: PLMTeacher, shard: Shard, batch_size: int, advance: Call
                 yield key, matrix[:length]
             advance(lengths.numel())
 
-    offsets = write_archive(shard.path, matrices())
+    offsets = write_archive(shard.path, matrices(), shard.features.get("precision", "float32"))
     note = {"digest": shard.digest, "features": shard.features, "rows": rows, "sum": total.tolist(), "offsets": offsets}
     write_json(shard.path.with_suffix(".json"), note)
 

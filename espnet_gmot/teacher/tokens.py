@@ -1,5 +1,6 @@
 """Transcript → token ids of a Hugging Face tokenizer, without losing Latin letters, digits or rare characters."""
 
+import logging
 import re
 import unicodedata
 from collections import Counter
@@ -8,6 +9,7 @@ from typing import Any
 
 from espnet_gmot.errors import UserError
 
+_LOG = logging.getLogger(__name__)
 # Runs that a WordPiece tokenizer takes as one word: ASCII and accented Latin letters, digits, their full-width forms.
 _WORD = re.compile(r"[0-9A-Za-z\u00c0-\u024f\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]+")
 # What recognisers write for a token that they do not know. U+FFFD would be dropped by BERT tokenizers.
@@ -29,13 +31,20 @@ def surroundings(tokenizer: Any) -> tuple[list[int], list[int]]:
     raise UserError(f"{tokenizer.name_or_path}: its tokenizer mixes special tokens into the text; choose another model")
 
 
+def is_byte_level(tokenizer: Any) -> bool:
+    """Whether a tokenizer spells in bytes (GPT-2, RoBERTa, Qwen): then it lacks no character of any language."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    parts = (getattr(backend, name, None) for name in ("pre_tokenizer", "decoder"))
+    return any(part is not None and b"ByteLevel" in part.__getstate__() for part in parts)
+
+
 class TokenMap:
     """Turns transcripts into id sequences with the special tokens the encoder expects around them.
 
     Chinese characters are one token each in character BERTs; a character that the vocabulary lacks is one unknown
     token. A Latin word or number that the vocabulary cannot spell would be a single unknown token: it is then tried
     in lower case, as half-width letters and letter by letter before that is accepted. A recogniser's unknown tokens
-    (``<unk>``, U+FFFD) become the tokenizer's own.
+    (``<unk>``, U+FFFD) become the tokenizer's own, or U+FFFD where it spells in bytes.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -47,6 +56,7 @@ class TokenMap:
         self.tokenizer, self.model, self.limit = tokenizer, model, limit
         self._words: dict[str, str] = {}
         self._known: dict[str, bool] = {}
+        self.byte_level = is_byte_level(tokenizer)
         prefix, suffix = surroundings(tokenizer)
         self.prefix, self.suffix = len(prefix), len(suffix)
 
@@ -68,8 +78,8 @@ class TokenMap:
 
     def _prepare(self, text: str) -> str:
         unknown = self.tokenizer.unk_token
-        if unknown is None:
-            return text
+        if unknown is None or self.byte_level:  # GPT-2's and Qwen's unknown token would be their end of text
+            return _UNKNOWN.sub("\ufffd", text)
         # the markers' own letters are no words of the transcript
         return unknown.join(_WORD.sub(lambda m: self._word(m[0]), part) for part in _UNKNOWN.split(text))
 
@@ -99,7 +109,7 @@ class TokenMap:
         return ids
 
     def knows(self, character: str) -> bool:
-        """Whether ``character`` is one token of the vocabulary (not unknown, not spelled in bytes)."""
+        """Whether ``character`` is in the vocabulary as one token: neither unknown nor spelled in bytes."""
         if character not in self._known:
             prepared = self._prepare(character)
             ids = self._ids([prepared], special=False)[0]
@@ -107,24 +117,41 @@ class TokenMap:
             self._known[character] = len(pieces) <= 1 and self.tokenizer.unk_token_id not in ids
         return self._known[character]
 
-    def unknown(self, texts: Sequence[str]) -> tuple[float, list[str]]:
-        """How much of ``texts`` the vocabulary lacks.
-
-        Returns:
-            The share of unknown characters (0 to 1, blanks not counted), and the unknown characters, frequent first.
-        """
+    def _lacking(self, texts: Sequence[str]) -> tuple[float, list[str]]:
+        """Share of characters that are no token of their own, and these characters, frequent first."""
         plain = (_UNKNOWN.sub(" ", text) for text in texts)
         counts = Counter(character for text in plain for character in text if not character.isspace())
         lacking = Counter({c: n for c, n in counts.items() if not self.knows(c)})
         return lacking.total() / max(1, counts.total()), [c for c, _ in lacking.most_common()]
 
+    def unknown(self, texts: Sequence[str]) -> tuple[float, list[str]]:
+        """How much of ``texts`` the vocabulary lacks: nothing, where it spells in bytes.
+
+        Returns:
+            The share of unknown characters (0 to 1, blanks not counted), and the unknown characters, frequent first.
+        """
+        return (0.0, []) if self.byte_level else self._lacking(texts)
+
     def check_language(self, texts: Sequence[str], most: float) -> tuple[float, list[str]]:
         """`unknown`, refusing a vocabulary that does not fit the language.
+
+        A byte-level vocabulary is never refused: when it spells more than the share ``most`` of the characters in
+        several bytes, which a model of another language would do, a warning says so.
 
         Raises:
             UserError: more than the share ``most`` of the characters is unknown.
         """
-        rate, characters = self.unknown(texts)
+        rate, characters = self._lacking(texts)
+        if self.byte_level:
+            if rate > most:
+                _LOG.warning(
+                    "teacher %r spells %.0f %% of the transcripts' characters in several bytes (such as %s): "
+                    "was it trained on their language?",
+                    self.model,
+                    100 * rate,
+                    " ".join(characters[:8]),
+                )
+            return 0.0, []
         if rate > most:
             raise UserError(
                 f"teacher {self.model!r}: its vocabulary lacks {rate:.0%} of the transcripts' characters "

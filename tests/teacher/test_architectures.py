@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.teacher import PLMTeacher
@@ -58,16 +58,52 @@ def test_encoder_of_an_encoder_decoder(tmp_path: Path) -> None:
     assert not any("decoder" in name for name, _ in teacher.encoder.named_parameters())
 
 
-def test_bytes_are_no_characters(tmp_path: Path) -> None:
+def test_bytes_are_no_characters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = hf.RobertaConfig(vocab_size=300, max_position_embeddings=20, pad_token_id=1, **SMALL)
     teacher = PLMTeacher(save(tmp_path / "roberta", hf.RobertaModel(config), byte_tokenizer()))
     assert teacher(["hello"])[1].tolist() == [5]
     assert teacher(["a" * 16])[0].shape == (1, 16, 16)
     with pytest.raises(UserError, match=r"has 19 tokens, .* takes 18"):
         teacher(["a" * 17])
-    assert teacher.tokens.unknown(["hi 今天"])[0] == 0.5
-    with pytest.raises(UserError, match="lacks 100% of the transcripts' characters"):
-        teacher.tokens.check_language(TEXT, 0.5)
+    # every character can be spelled in bytes, so none is refused; but this model was hardly trained on any
+    assert not teacher.tokens.knows("今") and teacher.tokens.unknown(["hi 今天"]) == (0.0, [])
+    assert teacher.tokens.check_language(TEXT, 0.5) == (0.0, [])
+    assert "spells 100 % of the transcripts' characters in several bytes" in caplog.text
+
+
+def merged_byte_tokenizer() -> Any:
+    """Byte-level BPE as Qwen's: merges learned from text, nothing around a text, no unknown token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    options = {"special_tokens": ["<|endoftext|>"], "show_progress": False}
+    tokenizer.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, **options))
+    return hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+
+
+@pytest.mark.parametrize("family", ["Qwen2", "Qwen3"])
+def test_decoder_only_model(tmp_path: Path, family: str, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = merged_byte_tokenizer()
+    sizes = {**SMALL, "num_key_value_heads": 1, "vocab_size": len(tokenizer), "initializer_range": 0.2}
+    config = getattr(hf, f"{family}Config")(**sizes, **({"head_dim": 8} if family == "Qwen3" else {}))
+    torch.manual_seed(0)
+    model = getattr(hf, f"{family}ForCausalLM")(config)  # a checkpoint with a head, as they are published
+    teacher = PLMTeacher(save(tmp_path / family, model, tokenizer), layer=[1, 2])
+    texts = [TEXT[0], "今天龘靐", "看<unk>书"]
+    features, lengths = teacher(texts)
+    pieces = [tokenizer.tokenize(text.replace("<unk>", "\ufffd")) for text in texts]
+    assert lengths.tolist() == [len(p) for p in pieces]  # no special tokens
+    assert features.shape == (3, max(map(len, pieces)), 32) and teacher.width == 32
+    assert teacher.tokens.prefix == teacher.tokens.suffix == 0
+    assert len(pieces[0]) < len(TEXT[0]) and len(pieces[1]) > 4  # neither one-to-one: merged words, bytes of rare ones
+    for row, length, text in zip(features, lengths, texts, strict=True):
+        torch.testing.assert_close(row[:length], teacher([text])[0][0], atol=1e-5, rtol=1e-4)
+        assert not row[length:].any()
+    # it sees the left context only: what follows changes nothing
+    shorter = teacher(["今天"])[0][0]
+    torch.testing.assert_close(features[1, : len(shorter)], shorter, atol=1e-5, rtol=1e-4)
+    assert teacher.tokens.check_language(TEXT * 40 + ["龘"], 0.5) == (0.0, []) and not caplog.records
 
 
 def test_what_reads_no_text_is_refused(tmp_path: Path) -> None:

@@ -181,9 +181,61 @@ def test_check_archive_finds_what_is_wrong(tmp_path: Path) -> None:
         TeacherArchive(tmp_path)
 
 
+@pytest.mark.parametrize(("precision", "item", "per_column", "error"), [("float16", 2, 0, 1e-4), ("int8", 1, 8, 0.03)])
+def test_compressed_archives(
+    tiny_plm: Path, text: Path, tmp_path: Path, precision: str, item: int, per_column: int, error: float
+) -> None:
+    run(tiny_plm, text, tmp_path / "whole")
+    run(tiny_plm, text, tmp_path / "less", "--precision", precision)
+    whole, less = TeacherArchive(tmp_path / "whole"), TeacherArchive(tmp_path / "less")
+    less.check()
+    read = kaldiio.load_scp(str(tmp_path / "less/teacher.scp"))
+    for utterance in whole:
+        assert read[utterance].dtype == np.float32
+        assert 0 < np.abs(read[utterance] - whole[utterance]).max() < error * np.ptp(whole[utterance])
+    assert less.info["precision"] == precision and whole.info["precision"] == "float32"
+    ark = tmp_path / "less/teacher.0.ark"
+    names, header = 5 * len("sp0.9-utt0 "), 5 * len("\0BCM2 ") + 5 * 16 - 5 * (precision == "int8")
+    assert ark.stat().st_size == names + header + 32 * (item * less.info["rows"] + per_column * 5)
+    data = ark.read_bytes()
+    for size in (len(data) - 1, int(next(iter(less._places.values())).rpartition(":")[2]) + 9, 0):
+        ark.write_bytes(data[:size])
+        with pytest.raises(UserError, match="truncated at byte"):
+            less.check()
+        run(tiny_plm, text, tmp_path / "less", "--precision", precision)
+        assert ark.read_bytes() == data
+    with pytest.raises(UserError, match="already holds features with another precision"):
+        run(tiny_plm, text, tmp_path / "less")
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 40])
+@pytest.mark.filterwarnings("error")
+def test_compression_stands_few_rows_and_outliers(tmp_path: Path, precision: str, rows: int) -> None:
+    matrix = np.random.default_rng(rows).normal(size=(rows, 8)).astype(np.float32)
+    matrix[:, 3] *= 0  # a constant column
+    matrix[:, 5] -= 20  # a language model's outlier column
+    (offset,) = write_archive(tmp_path / "x.ark", [("a", matrix)], precision)
+    check_archive(tmp_path / "x.ark", [offset], 8)
+    read = kaldiio.load_mat(f"{tmp_path / 'x.ark'}:{offset}")
+    assert np.abs(read - matrix).max() < (0.05 if precision == "int8" else 2e-3)
+
+
+def test_several_layers_side_by_side(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
+    run(tiny_plm, text, tmp_path / "out", "--layer", "1", "2", "-1")
+    archive = TeacherArchive(tmp_path / "out")
+    assert archive.width == archive.mean.size == 96 and archive.info["layer"] == [1, 2, 3]
+    archive.check()
+    single = [PLMTeacher(str(tiny_plm), layer=layer)([TEXT[2]])[0][0] for layer in (1, 2, 3)]
+    torch.testing.assert_close(torch.tensor(archive["utt2"]), torch.cat(single, dim=1), atol=1e-5, rtol=0)
+    run(tiny_plm, text, tmp_path / "out", "--layer", "1", "2", "3")  # the same by another name
+    with pytest.raises(UserError, match="another layer"):
+        run(tiny_plm, text, tmp_path / "out", "--layer", "1", "2")
+
+
 @pytest.mark.espnet
 def test_espnet_reads_the_stream(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
-    run(tiny_plm, text, tmp_path / "out")
+    run(tiny_plm, text, tmp_path / "out", "--precision", "int8")
     from espnet2.train.dataset import ESPnetDataset
 
     scp = str(tmp_path / "out/teacher.scp")

@@ -49,6 +49,15 @@ def test_layers_and_special_tokens(tiny_plm: Path) -> None:
     assert not torch.allclose(PLMTeacher(str(tiny_plm), layer=1)(TEXT)[0], last(TEXT)[0], atol=0.1)
 
 
+def test_several_layers_side_by_side(tiny_plm: Path) -> None:
+    teacher = PLMTeacher(str(tiny_plm), layer=[1, 0, -1])
+    features, lengths = teacher(TEXT)
+    assert teacher.width == 96 and features.shape == (5, 7, 96)
+    for place, layer in enumerate((1, 0, 3)):
+        alone, expected = PLMTeacher(str(tiny_plm), layer=layer)(TEXT)
+        assert torch.equal(features.chunk(3, dim=-1)[place], alone) and torch.equal(lengths, expected)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -159,6 +168,9 @@ def test_bad_requests(tiny_plm: Path) -> None:
     for layer in (4, -5):
         with pytest.raises(UserError, match=rf"teacher_layer {layer}: .* has 3 layers; give 0"):
             _ = PLMTeacher(str(tiny_plm), layer=layer).width
+    for layers in ([1, 4], []):
+        with pytest.raises(UserError, match=r"teacher_layer \[.*\]: .* has 3 layers; give 0"):
+            _ = PLMTeacher(str(tiny_plm), layer=layers).width
     assert teacher([])[0].shape == (0, 0, 32)
 
 
