@@ -103,6 +103,22 @@ def test_teacher_splits_the_stages(shell: Shell) -> None:
     }
 
 
+def test_several_layers_and_normalised_features(shell: Shell) -> None:
+    options = ["--workdir", "w", "--teacher", "plm", "--teacher_layer", "4 8 12", "--stage", "10"]
+    (shell.folder / "w").mkdir()
+    for dset in ("train_sp", "dev"):
+        (shell.folder / "w/dump/raw" / dset).mkdir(parents=True)
+        (shell.folder / "w/dump/raw" / dset / "text").touch()
+    shell.run("run.sh", *options, "--teacher_opts", "--normalise whiten")
+    shell.run("run.sh", *options, "--teacher_opts", "--normalise none")
+    shell.run("run.sh", *options, "--teacher_mode", "online")
+    (train, *_), (valid, *_), _, (plain, *_), (second, *_), _, (online, *_) = shell.calls()
+    for words in (train, valid, plain):
+        assert words[words.index("--layer") + 1 :][:4] == ["4", "8", "12", "--text"]
+    assert "--stats" not in train + plain + second and valid[-2:] == ["--stats", "dump/raw/train_sp/teacher"]
+    assert last(online, "--asr_args").split()[-1] == "gmot_conf.teacher_layer=[4,8,12]"
+
+
 def test_baseline_and_late_stages_need_no_teacher(shell: Shell) -> None:
     shell.run("run.sh", "--workdir", "w", "--data", "x.tgz", "--max_utts", "5", "--nj", "3", "--test_sets", "test")
     shell.run("run.sh", "--workdir", "w", "--teacher", "plm", "--stage", "12", "--asr_tag", "t")

@@ -19,9 +19,9 @@ Engine:
 
 GM-OT:
   --teacher MODEL       pretrained language model: a folder or a Hugging Face name (e.g. bert-base-chinese)
-  --teacher_layer N     its layer, 0 to N or -1 for the last (default: -1)
+  --teacher_layer N     its layer, 0 to N or -1 for the last (default: -1); several for several taps: "4 8 12"
   --teacher_mode MODE   archive: compute its features once, before stage 10 (default); online: in every training step
-  --teacher_opts OPTS   more options for dump-teacher, e.g. "--device cuda --batch_size 64"
+  --teacher_opts OPTS   more options for dump-teacher, e.g. "--device cuda --normalise whiten --precision int8"
 
 Frozen features instead of filterbanks:
   --frontend_model MODEL    speech encoder (folder or Hugging Face name) whose features stage 1 computes once;
@@ -223,7 +223,9 @@ if [ -z "${teacher}" ] || "${skip_train}" || [ "${stage}" -gt 11 ] || [ "${stop_
     exit 0
 fi
 if [ "${teacher_mode}" = online ]; then
-    engine "--model_conf gmot_conf.teacher=${teacher} --model_conf gmot_conf.teacher_layer=${teacher_layer} ${asr_args}" \
+    layers=${teacher_layer}
+    [[ "${layers}" != *" "* ]] || layers="[${layers// /,}]"
+    engine "--model_conf gmot_conf.teacher=${teacher} --model_conf gmot_conf.teacher_layer=${layers} ${asr_args}" \
         --stage "${stage}" --stop_stage "${stop_stage}"
     exit 0
 fi
@@ -234,13 +236,17 @@ if [ "${stage}" -le 9 ]; then
     stage=10
 fi
 streams=
+stats=()
 for dset in "train ${train_set}${sp}" "valid ${valid_set}"; do
     directory=${dumpdir}/${feats_type}/${dset#* }
     [ -f "${directory}/text" ] || fail "${directory}/text: no such file; run stages 3 and 4 first"
     log "Teacher's features of ${directory}/text: ${directory}/teacher"
     # shellcheck disable=SC2086
-    python3 -m espnet_gmot dump-teacher --model "${teacher}" --layer "${teacher_layer}" --text "${directory}/text" \
-        --out "${directory}/teacher" ${teacher_opts}
+    python3 -m espnet_gmot dump-teacher --model "${teacher}" --layer ${teacher_layer} --text "${directory}/text" \
+        --out "${directory}/teacher" ${teacher_opts} "${stats[@]}"
+    if [[ "${teacher_opts}" =~ --normalise[\ =]+(centre|whiten) ]]; then
+        stats=(--stats "${directory}/teacher") # the training set's serve for the valid set
+    fi
     streams+="--${dset% *}_data_path_and_name_and_type ${directory}/teacher/teacher.scp,teacher,kaldi_ark "
 done
 width=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["width"])' "${directory}/teacher/teacher.json")
