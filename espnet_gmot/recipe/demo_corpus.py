@@ -46,7 +46,7 @@ SPEAKERS: dict[str, tuple[tuple[int, str, int, int], ...]] = {
         (6, "f2", 45, 225),
         (7, "f4", 55, 235),
     ),
-    "dev": ((724, "m4", 50, 235), (725, "f3", 50, 230)),
+    "dev": ((724, "m4", 50, 235), (725, "belinda", 50, 230)),
     "test": ((764, "m8", 50, 230), (765, "f5", 50, 235)),
 }
 _PITCH_SPREAD, _RATE_SPREAD = 8, 15  # each utterance of a speaker differs a little
@@ -58,8 +58,8 @@ _MARGIN = 0.1  # seconds of near-silence kept before and after the speech
 class DemoOptions:
     """Sizes of the corpus: utterances of each split, sentences of the domain's text, and the seed of all drawing."""
 
-    train: int = 800
-    dev: int = 100
+    train: int = 600
+    dev: int = 200
     test: int = 200
     domain: int = 6000
     seed: int = 1
