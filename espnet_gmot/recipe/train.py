@@ -1,5 +1,6 @@
 """Stages 10 and 11: statistics of the training data, then training."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,5 +158,19 @@ def run_training(job: Job, directory: Path) -> None:
         print(f"{directory}: trained already (delete {directory}/.complete to train on)", flush=True)
         return
     print(f"log: {job.log}", flush=True)
-    run_one(job, echo=TrainingEcho())
+    config = directory / "config.yaml"
+    before = config.read_text(encoding="utf-8") if config.is_file() else None
+    try:
+        run_one(job, echo=TrainingEcho())
+    except UserError as error:
+        if (directory / "checkpoint.pth").is_file() and re.search(
+            r"size mismatch for|key\(s\) in state_dict", str(error)
+        ):
+            if before is not None:  # ESPnet writes the new configuration before it tries the old checkpoint
+                write_text(config, before)
+            raise UserError(
+                f"{directory}: its checkpoint doesn't fit the configuration given now, it was begun with another; "
+                f"give another --asr_tag (or --lm_tag), or delete it (ESPnet's own words: {job.log})"
+            ) from error
+        raise
     set_complete(directory, mark)

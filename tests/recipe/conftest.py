@@ -97,6 +97,7 @@ CASES = [
     },
     {"name": "word", "argv": common(stage="5", stop_stage="5", token_type="word")},
     {"name": "other_tokens", "argv": common(stage="11", token_type="word")},
+    {"name": "other_config", "argv": common(stage="11", asr_args="--max_epoch 3 --encoder_conf linear_units=24")},
     {"name": "no_gpu", "argv": common(stage="11", asr_tag="gpu", ngpu="64")},
     {"name": "no_model", "argv": common(stage="12", inference_asr_model="valid.acc.best.pth")},
     {"name": "bpe_lm", "argv": common(stage="4", stop_stage="8", token_type="bpe", nbpe="12", use_lm="true")},

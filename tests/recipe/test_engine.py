@@ -125,11 +125,15 @@ def test_rerun_does_nothing_twice(experiment: Experiment) -> None:
 
 def test_training_continues(experiment: Experiment) -> None:
     output = experiment.output("more")
-    log = (experiment.folder / EXP / "train.log").read_text()
-    assert "2epoch results:" in output and "2epoch results:" in log
-    assert "1epoch results:" not in log
-    assert "1epoch results:" in (experiment.folder / EXP / "train.1.log").read_text()
-    assert yaml.safe_load((experiment.folder / EXP / "config.yaml").read_text())["max_epoch"] == 2
+    # newest first: the attempt with another configuration, the continuation, the first training
+    refused, continued, first = (
+        (experiment.folder / EXP / name).read_text() for name in ("train.log", "train.1.log", "train.2.log")
+    )
+    assert "2epoch results:" in output and "2epoch results:" in continued
+    assert "1epoch results:" in first and "1epoch results:" not in continued
+    config = yaml.safe_load((experiment.folder / EXP / "config.yaml").read_text())
+    assert (config["max_epoch"], config["encoder_conf"]["linear_units"]) == (2, 16)
+    assert "size mismatch" in refused  # and left no trace in config.yaml
     assert "parts are there already" not in output  # another model: decoded anew
 
 
