@@ -8,6 +8,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 
+import numba
 import numpy as np
 import torch
 from numba import njit, prange
@@ -17,7 +18,7 @@ from espnet_gmot.transport import kernels as k
 from espnet_gmot.transport.edges import CosineEdges, DenseEdges, SumEdges, TemporalEdges
 from espnet_gmot.transport.problem import Problem
 from espnet_gmot.transport.proximal import INNER_SHARE, WARM_MIX, Solution
-from espnet_gmot.transport.vectors import FAST, exp32
+from espnet_gmot.transport.vectors import FAST
 
 __all__ = ["solve", "supports"]
 
@@ -30,7 +31,7 @@ Work = namedtuple(
 DENSE_LIMIT = 2048  # the side up to which factored edges may be made dense
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _load(cost, prior, given, a, b, alpha, log_a, log_b, linear, logs, plan, rows, columns):
     """Transposed linear cost and starting plan; returns ⟨|linear|⟩ under the product plan."""
     mass, mean = 0.0, 0.0
@@ -57,7 +58,7 @@ def _load(cost, prior, given, a, b, alpha, log_a, log_b, linear, logs, plan, row
     return mean
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _step(logs, linear, cross, square_a, square_b, alpha, epsilon, relaxed, rows, columns):
     """logs −= gradient / epsilon."""
     inverse = F32(1.0) / epsilon
@@ -75,7 +76,7 @@ def _step(logs, linear, cross, square_a, square_b, alpha, epsilon, relaxed, rows
                 line[t] -= (lin[t] - four * cr[t]) * inverse
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _marginals(plan, p, q, rows, columns):
     for t in range(columns):
         p[t] = F32(0.0)
@@ -87,7 +88,7 @@ def _marginals(plan, p, q, rows, columns):
         q[u] = total
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _workspace(sample):
     """Zeroed scratch memory of one sample: the (U, T) matrices have spare rows for the tiled product."""
     columns, rows = sample.a.shape[0], sample.b.shape[0]
@@ -109,7 +110,7 @@ def _workspace(sample):
     )  # fmt: skip
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _multiply(sample, w, target):
     """target = L · plan · A."""
     rows, columns = sample.b.shape[0], sample.a.shape[0]
@@ -117,7 +118,7 @@ def _multiply(sample, w, target):
     k._cross(w.plan, s.dense, s.low, s.low_t, s.temporal, w.coupling, rows, columns, w.first, target, w.middle)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _node_squares(sample, w):
     """The plan's marginals p and q, and (A∘A)p, (L∘L)q where A is dense."""
     rows, columns = sample.b.shape[0], sample.a.shape[0]
@@ -127,7 +128,7 @@ def _node_squares(sample, w):
     k._squares(w.coupling, w.q, rows, w.square_b)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _unit(sample, w, settings, mean):
     """ε in units of the cost: relative to the mean magnitude of the effective cost under the product plan."""
     if not settings.relative:
@@ -142,7 +143,7 @@ def _unit(sample, w, settings, mean):
     return sample.epsilon * (scale if scale > 1e-30 else 1.0)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _outer(sample, w, settings, epsilon, slack, first):
     """One proximal step; returns how far the plan moved and its marginal error."""
     rows, columns, rho_a, rho_b = sample.b.shape[0], sample.a.shape[0], settings.rho_a, settings.rho_b
@@ -162,19 +163,18 @@ def _outer(sample, w, settings, epsilon, slack, first):
     _step(w.logs, w.linear, w.kernel, w.square_a, w.square_b, alpha, F32(epsilon), relaxed, rows, columns)
     if first:
         k._centre(w.logs, w.f, w.g, sample.a, sample.b, rows, columns)
-    for u in range(rows):
-        line, row = w.logs[u], w.kernel[u]
-        for t in range(columns):
-            row[t] = exp32(line[t] + w.f[t] + w.g[u])
     inner, tolerance = settings.inner, F32(slack)
     a, b = sample.a, sample.b
+    k._exponentiate(w.logs, w.f, w.g, a, b, rows, columns, w.kernel)
     if not k._scale(w.kernel, w.x, w.y, w.z, a, b, w.f, w.g, powers, rows, columns, inner, tolerance):
-        k._scale_log(w.logs, w.kernel, w.x, w.y, w.z, a, b, w.log_a, w.log_b, w.f, w.g, powers, rows, columns, inner)
+        k._scale_log(
+            w.logs, w.kernel, w.x, w.y, w.z, a, b, w.log_a, w.log_b, w.f, w.g, powers, rows, columns, inner, tolerance
+        )
     change, error = k._absorb(w.logs, w.kernel, w.plan, w.x, w.y, w.z, w.f, w.g, b, rows, columns)
     return change, error if exact_b else F32(0.0)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _assess(sample, w, settings, epsilon, out, stats):
     """Round the plan, write it to `out`, and its linear part, energy and gap to `stats`."""
     rows, columns = sample.b.shape[0], sample.a.shape[0]
@@ -209,7 +209,7 @@ def _assess(sample, w, settings, epsilon, out, stats):
     stats[3] = k._gap(w.kernel, w.plan, w.p, w.q, sample.a, sample.b, w.f, rho, rows, columns, w.z)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _solve_sample(sample, settings, heat, out, stats):
     """Solve one sample; `stats` receives linear, quadratic, marginal error, gap, iterations, converged."""
     rows, columns = sample.b.shape[0], sample.a.shape[0]
@@ -248,7 +248,7 @@ def _solve_sample(sample, settings, heat, out, stats):
 def _entry(stamp: str) -> Callable[..., None]:
     """The compiled entry point; numba's disk cache is keyed by the closure too, hence by all kernels' sources."""
 
-    @njit(fastmath=FAST, parallel=True, cache=True)
+    @njit(fastmath=FAST, error_model="numpy", parallel=True, cache=True)
     def solve_batch(order, t_of, u_of, cost, prior, given, dense, low, low_t, temporal, edges, a, b, epsilon, square,
                     settings, heat, out, stats):  # fmt: skip
         """Samples in `order` (longest first), one at a time per thread."""
@@ -315,6 +315,8 @@ def solve(problem: Problem) -> Solution:
         options.rho_linguistic,
     )
     heat = np.array([options.temperature(step) for step in range(options.outer_iterations)])
+    threads = torch.get_num_threads()
+    numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
     _solve_batch(
         order[alive[order]],
         t_of,
@@ -336,6 +338,8 @@ def solve(problem: Problem) -> Solution:
         out.numpy(),
         stats,
     )
+    if torch.get_num_threads() != threads:  # both may share one OpenMP, whose number numba sets when it starts
+        torch.set_num_threads(threads)
     stats[~alive, 5] = 1.0
     columns = torch.from_numpy(stats).to(torch.float32).unbind(1)
     return Solution(out, *columns[:4], columns[4].long(), columns[5] > 0)

@@ -20,7 +20,7 @@ FLOOR = F32(-100.0)
 FAR = F32(-1e30)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _moments(edges, weights, size):
     """wᵀ(A∘A)w and wᵀAw."""
     square, mean = 0.0, 0.0
@@ -35,7 +35,7 @@ def _moments(edges, weights, size):
     return square, mean
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _squares(edges, weights, size, out):
     """out = (A∘A)w."""
     for i in range(size):
@@ -45,7 +45,7 @@ def _squares(edges, weights, size, out):
         out[i] = two
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _temporal(plan, rows, columns, slope, radius, out):
     """out += plan @ E with E[i, k] = slope·min(|i − k|, radius), by running sums from the left and from the right."""
     for u in range(rows):
@@ -66,7 +66,7 @@ def _temporal(plan, rows, columns, slope, radius, out):
                     beyond += gone
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _cross(plan, dense, low, low_t, temporal, edges, rows, columns, first, second, middle):
     """second = L · plan · A, through first = plan · A; A dense, or constant + temporal − low·lowᵀ."""
     rank = low.shape[1]
@@ -86,7 +86,7 @@ def _cross(plan, dense, low, low_t, temporal, edges, rows, columns, first, secon
     product(edges, first, rows, rows, columns, second)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _centre(logs, f, g, a, b, rows, columns):
     """Potentials such that every column and row of exp(logs + f + g) has 1 as its largest entry."""
     for t in range(columns):
@@ -106,14 +106,26 @@ def _centre(logs, f, g, a, b, rows, columns):
             g[u] = -highest
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
+def _exponentiate(logs, f, g, a, b, rows, columns, kernel):
+    """kernel = exp(logs + f + g), exactly 0 where a weight is 0: nothing large may ever meet a zero scaling there."""
+    for u in range(rows):
+        line, row = logs[u], kernel[u]
+        if b[u] > 0:
+            for t in range(columns):
+                row[t] = exp32(line[t] + f[t] + g[u]) if a[t] > 0 else F32(0.0)
+        else:
+            row[:] = F32(0.0)
+
+
+@njit(fastmath=FAST, error_model="numpy")
 def _relaxed(weight, total, potential, power):
     """New scaling of a KL-relaxed side, around an absorbed potential."""
     goal = power * (math.log(weight) - math.log(max(total, F32(1e-37))) + potential)
     return F32(math.exp(min(max(goal - potential, -87.0), 87.0)))
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _scale(kernel, x, y, z, a, b, f, g, powers, rows, columns, iterations, tolerance):
     """Sinkhorn on the kernel: scalings x (columns of it) and y (rows); False when they left the safe range."""
     high, wide = kernel.shape
@@ -158,10 +170,11 @@ def _scale(kernel, x, y, z, a, b, f, g, powers, rows, columns, iterations, toler
     return low > F32(1.0) / SAFE and top < SAFE
 
 
-@njit(fastmath=FAST)
-def _scale_log(logs, kernel, x, y, z, a, b, log_a, log_b, f, g, powers, rows, columns, iterations):
+@njit(fastmath=FAST, error_model="numpy")
+def _scale_log(logs, kernel, x, y, z, a, b, log_a, log_b, f, g, powers, rows, columns, iterations, tolerance):
     """The same Sinkhorn in the log domain: updates f and g, and leaves kernel = exp(logs + f + g), x = y = 1."""
-    for _ in range(iterations):
+    for step in range(iterations):
+        error = F32(0.0)
         for t in range(columns):
             x[t], z[t] = FAR, F32(0.0)
         for u in range(rows):
@@ -171,7 +184,9 @@ def _scale_log(logs, kernel, x, y, z, a, b, log_a, log_b, f, g, powers, rows, co
             for t in range(columns):
                 total += exp32(row[t] + f[t] - highest) if a[t] > 0 else F32(0.0)
             if b[u] > 0:
+                old = g[u]
                 g[u] = powers[1] * (log_b[u] - highest - F32(math.log(total)))
+                error += b[u] * abs(exp32(old - g[u]) - F32(1.0))
                 for t in range(columns):
                     x[t] = max(x[t], row[t] + g[u])
         for u in range(rows):
@@ -182,15 +197,16 @@ def _scale_log(logs, kernel, x, y, z, a, b, log_a, log_b, f, g, powers, rows, co
         for t in range(columns):
             if a[t] > 0:
                 f[t] = powers[0] * (log_a[t] - x[t] - F32(math.log(z[t])))
+        if step > 0 and error <= tolerance:
+            break
     for t in range(columns):
         x[t] = F32(1.0) if a[t] > 0 else F32(0.0)
     for u in range(rows):
         y[u] = F32(1.0) if b[u] > 0 else F32(0.0)
-        for t in range(columns):
-            kernel[u, t] = exp32(logs[u, t] + f[t] + g[u])
+    _exponentiate(logs, f, g, a, b, rows, columns, kernel)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _absorb(logs, kernel, plan, x, y, z, f, g, b, rows, columns):
     """New plan and its logarithm; returns how far the plan moved and its error on the rows' marginal, both L1."""
     for t in range(columns):
@@ -212,7 +228,7 @@ def _absorb(logs, kernel, plan, x, y, z, f, g, b, rows, columns):
     return change, error
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _round(plan, a, b, exact_a, exact_b, rows, columns, z):
     """Altschuler, Weed and Rigollet's rounding; with one exact side, that side is scaled."""
     both = exact_a and exact_b
@@ -262,7 +278,7 @@ def _round(plan, a, b, exact_a, exact_b, rows, columns, z):
                 plan[u, t] += share * z[t]
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _kl(p, q, size):
     """Σ p log(p/q) − p + q where q has mass."""
     total = 0.0
@@ -274,7 +290,7 @@ def _kl(p, q, size):
     return total
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _conjugate(potential, weights, size, rho):
     """Value of a dual potential under a marginal that is exact (rho = inf) or relaxed in KL."""
     total = 0.0
@@ -287,7 +303,7 @@ def _conjugate(potential, weights, size, rho):
     return total
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def _gap(gradient, plan, p, q, a, b, f, rho, rows, columns, z):
     """Duality gap of the linearised problem: c-transforms of f make feasible potentials."""
     primal = 0.0

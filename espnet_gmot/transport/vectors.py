@@ -29,7 +29,7 @@ def _float_of_bits(typingctx, bits):
     return types.float32(types.int32), codegen
 
 
-@njit(inline="always", fastmath=FAST)
+@njit(inline="always", fastmath=FAST, error_model="numpy")
 def exp32(x):
     """exp in float32 to 2 ulp, branch-free so that loops over it vectorise; clamped to [e⁻⁸⁷, e⁸⁷]."""
     x = min(max(x, types.float32(-87.0)), types.float32(87.0))
@@ -183,7 +183,7 @@ def add_rows(typingctx, matrix, factors, out, u):
     return types.none(_FLAT, _LINE, _LINE, _INDEX), codegen
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, error_model="numpy")
 def product(coefficients, matrix, rows, depth, columns, out):
     """out[:rows, :columns] = coefficients[:rows, :depth] @ matrix[:depth, :columns], one thread.
 

@@ -1,5 +1,6 @@
 """Known answers, invariances, special cases and degenerate input."""
 
+import itertools
 import math
 import warnings
 
@@ -127,7 +128,7 @@ def test_energy_never_rises_over_outer_steps() -> None:
         ).value
         for n in range(1, 14)
     ]
-    for earlier, later in zip(values, values[1:], strict=False):
+    for earlier, later in itertools.pairwise(values):
         assert (later <= earlier + 1e-5).all()
 
 
@@ -168,12 +169,14 @@ def test_nodes_of_no_weight_get_no_mass(backend: str) -> None:
     torch.testing.assert_close(result.plan.sum(2), valid / valid.sum(1, keepdim=True), atol=1e-6, rtol=0)
 
 
-def test_warm_start_is_quick() -> None:
-    case = fgw_cases.speech_like(6)
-    cold = fused_gromov_wasserstein(*case.dense(), tolerance=1e-4, outer_iterations=300)
-    warm = fused_gromov_wasserstein(*case.dense(), tolerance=1e-4, outer_iterations=300, initial_plan=cold.plan)
-    assert (warm.value <= cold.value + 1e-4).all()
-    assert warm.iterations.sum() < 0.7 * cold.iterations.sum()
+def test_warm_start_saves_steps_and_keeps_the_basin() -> None:
+    case = fgw_cases.speech_like(12, (30, 60), (6, 12), signal=0.4)
+    cold = fused_gromov_wasserstein(*case.dense(), tolerance=1e-5, outer_iterations=400)
+    short = {"outer_iterations": 3, "tolerance": 0.0}
+    again = fused_gromov_wasserstein(*case.dense(), **short, initial_plan=cold.plan)
+    fresh = fused_gromov_wasserstein(*case.dense(), **short)
+    assert (again.value - cold.value).abs().max() < 1e-3
+    assert (again.value - cold.value).mean() < 0.2 * (fresh.value - cold.value).mean()
 
 
 @pytest.mark.parametrize("backend", [*KERNELS, "pot"])
@@ -205,7 +208,7 @@ def test_degenerate_input_is_finite(backend: str, frames: int, tokens: int, kind
         ({"prior": torch.zeros(2, 5, 4)}, r"prior has shape \(2, 5, 4\); expected \(2, 5, 3\)"),
         ({"linguistic_weights": torch.ones(2, 5)}, r"linguistic_weights has shape \(2, 5\); expected \(2, 3\)"),
     ],
-    ids=lambda x: str(list(x)[0]) if isinstance(x, dict) else "",
+    ids=lambda x: str(next(iter(x))) if isinstance(x, dict) else "",
 )
 def test_errors_name_the_argument(change: dict, message: str) -> None:
     arguments = {
