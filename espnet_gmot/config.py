@@ -14,11 +14,18 @@ from espnet_gmot.errors import UserError
 #: What each preset sets beside the defaults of :class:`GMOTConfig`, with the paper that it follows.
 PRESETS: dict[str, dict[str, Any]] = {
     "ctc": {"w_ot": 0.0, "w_align": 0.0},  # no transfer: the stock ESPnet model
-    "ot": {"alpha": 0.0},  # ASRU 2023, arXiv 2309.13650
+    # those of the optimal-transport papers take the entropic plan; GM-OT's, ours, the proximal limit
+    "ot": {"alpha": 0.0, "method": "mirror"},  # ASRU 2023, arXiv 2309.13650
     # ICASSP 2024, arXiv 2309.16093: one transfer a tied pair of layers; these suit 12 blocks and a 12-layer PLM
-    "hcsa": {"alpha": 0.0, "tap": ["encoder.3", "encoder.7", "encoder"], "teacher_layer": [4, 8, 12]},
-    "tot": {"alpha": 0.0, "prior": "order"},  # SLT 2024, arXiv 2409.02239
-    "uot": {"alpha": 0.0, "rho_acoustic": 0.1},  # arXiv 2509.05609
+    "hcsa": {
+        "alpha": 0.0,
+        "method": "mirror",
+        "tap": ["encoder.3", "encoder.7", "encoder"],
+        "teacher_layer": [4, 8, 12],
+    },
+    # SLT 2024, arXiv 2409.02239; the prior's lambda2 is its entropic step, in units of the cost
+    "tot": {"alpha": 0.0, "method": "mirror", "prior": "order", "epsilon": 0.1, "epsilon_relative": False},
+    "uot": {"alpha": 0.0, "method": "mirror", "rho_acoustic": 0.1},  # arXiv 2509.05609
     "gmot": {},  # Interspeech 2025, arXiv 2505.13079
     "gmot-t": {"prior": "order"},  # ours: GM-OT with the temporal-order prior
     "gmot-u": {"rho_acoustic": 0.1},  # ours: GM-OT with relaxed frame marginals
@@ -28,6 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 _CHOICES = {
     "preset": tuple(PRESETS),
+    "method": ("proximal", "mirror"),
     "coupling": ("transport", "attention", "cif"),
     "prior": ("none", "order", "band"),
     "schedule_unit": ("step", "epoch"),
@@ -37,28 +45,28 @@ _CHOICES = {
 }
 _RANGES = {
     "alpha": (0.0, 1.0, "the share of the edges (0 = Wasserstein only, 1 = Gromov-Wasserstein only)"),
-    "epsilon": (1e-6, math.inf, "the entropic step, relative to each sample's cost scale"),
+    "epsilon": (1e-6, 1e6, "the entropic step"),
     "rho_acoustic": (0.0, math.inf, "the strength of the frame marginals (inf = balanced)"),
     "rho_linguistic": (0.0, math.inf, "the strength of the token marginals (inf = balanced)"),
-    "order_lambda1": (0.0, math.inf, "the weight of the order prior's inverse difference moment, in units of the cost"),
-    "order_lambda2": (0.0, math.inf, "the weight of the order prior's Gaussian, in units of the cost"),
-    "order_delta": (1e-3, math.inf, "the deviation of the order prior's Gaussian"),
+    "order_lambda1": (0.0, 1e6, "the weight of the order prior's inverse difference moment, in units of the cost"),
+    "order_lambda2": (0.0, 1e6, "the weight of the order prior's Gaussian, in units of the cost"),
+    "order_delta": (1e-3, 1e6, "the deviation of the order prior's Gaussian"),
     "band_width": (0.0, 1.0, "the half width of the free band, as a fraction of the utterance"),
-    "band_weight": (0.0, math.inf, "the slope of the cost outside the band"),
+    "band_weight": (0.0, 1e6, "the slope of the cost outside the band"),
     "outer_iterations": (1, 10_000, "linearisations of the quadratic part"),
     "inner_iterations": (1, 10_000, "Sinkhorn steps per linearisation"),
     "tolerance": (0.0, 1.0, "the change of the plan at which a sample stops"),
-    "feature_edges": (0.0, math.inf, "the weight of the feature edges 1 - cos"),
-    "temporal_edges": (0.0, math.inf, "the weight of the temporal edges |i - k| / length"),
+    "feature_edges": (0.0, 1e6, "the weight of the feature edges 1 - cos"),
+    "temporal_edges": (0.0, 1e6, "the weight of the temporal edges |i - k| / length"),
     "stack": (1, 64, "frames averaged into one node of the acoustic graph"),
-    "w_ot": (0.0, math.inf, "the weight of the fused Gromov-Wasserstein distance"),
-    "w_align": (0.0, math.inf, "the weight of the alignment loss"),
-    "w_quantity": (0.0, math.inf, "the weight of the quantity loss of coupling: cif"),
+    "w_ot": (0.0, 1e6, "the weight of the fused Gromov-Wasserstein distance"),
+    "w_align": (0.0, 1e6, "the weight of the alignment loss"),
+    "w_quantity": (0.0, 1e6, "the weight of the quantity loss of coupling: cif"),
     "warmup": (0, 1e9, "schedule units over which the weights rise from 0"),
     "hold": (0, 1e9, "schedule units between warm-up and decay"),
     "decay": (0, 1e9, "schedule units over which the weights fall to 0 again (0 = never)"),
     "alpha_warmup": (0, 1e9, "schedule units over which alpha rises from 0"),
-    "epsilon_start": (0.0, math.inf, "the entropic step at the start (0 = epsilon all the way)"),
+    "epsilon_start": (0.0, 1e6, "the entropic step at the start (0 = epsilon all the way)"),
     "epsilon_decay": (0, 1e9, "schedule units over which epsilon_start shrinks to epsilon"),
     "adapter_hidden": (1, 65_536, "hidden units of the mlp adapter"),
     "teacher_width": (1, 65_536, "columns of the teacher's features"),
@@ -78,7 +86,9 @@ class GMOTConfig:
         feature_edges, temporal_edges: weights of the edges 1 - cos(h_i, h_k) and of |i - k| / length.
         coupling: how frames meet tokens: ``transport``, or for comparison ``attention`` or ``cif`` pooling.
         alpha: share of the edges: FGWD = alpha * GWD + (1 - alpha) * WD.
-        epsilon: entropic step of the solver, relative to each sample's cost scale.
+        method: ``proximal`` (its limit is the unregularised plan) or ``mirror`` (the entropic plan at epsilon).
+        epsilon: entropic step of the solver.
+        epsilon_relative: epsilon counts in each sample's mean cost; else in units of the cost.
         rho_acoustic, rho_linguistic: strength of the marginals of frames and tokens; ``inf`` is balanced.
         prior: ``order`` (order-preserving, Su and Hua 2017), ``band`` (diagonal band) or ``none``.
         order_lambda1, order_lambda2, order_delta: the order prior, see :func:`espnet_gmot.transport.order_prior`.
@@ -86,8 +96,8 @@ class GMOTConfig:
         outer_iterations, inner_iterations, tolerance: the solver's effort.
         backend: ``auto``, ``torch``, ``numba`` or ``pot``.
         w_ot, w_align: weights of FGWD and of the alignment loss beside the ASR loss.
-        w_quantity: weight of the quantity loss of ``cif`` (mean squared error of the number of tokens).
-        schedule_unit: what the schedules count, ``step`` (of training) or ``epoch``.
+        w_quantity: weight of the quantity loss of ``cif`` (squared error of the number of tokens, relative to it).
+        schedule_unit: what the schedules count, ``step`` (batches, whatever accum_grad says) or ``epoch``.
         warmup, hold, decay: the weights rise linearly from 0, stay for ``hold``, then fall to 0 over ``decay``.
         alpha_warmup: alpha rises linearly from 0.
         epsilon_start, epsilon_decay: epsilon shrinks geometrically from the one to its value over the other.
@@ -115,7 +125,9 @@ class GMOTConfig:
     temporal_edges: float = 0.0
     coupling: str = "transport"
     alpha: float = 0.5
+    method: str = "proximal"
     epsilon: float = 0.05
+    epsilon_relative: bool = True
     rho_acoustic: float = math.inf
     rho_linguistic: float = math.inf
     prior: str = "none"
@@ -126,7 +138,7 @@ class GMOTConfig:
     band_weight: float = 10.0
     outer_iterations: int = 20
     inner_iterations: int = 20
-    tolerance: float = 1e-4
+    tolerance: float = 0.05
     backend: str = "auto"
     w_ot: float = 1.0
     w_align: float = 1.0
@@ -165,6 +177,10 @@ class GMOTConfig:
             raise UserError(
                 f"gmot_conf: tap: {self.tap} and teacher_layer: {self.teacher_layer} are no pairs: "
                 "give one of each, or two lists of as many"
+            )
+        if self.backend == "pot" and (self.rho_acoustic, self.rho_linguistic) != (math.inf, math.inf):
+            raise UserError(
+                "gmot_conf: backend: pot knows exact marginals only: set both rho to .inf, or backend: auto"
             )
         if self.frame_weights == "blank" and "frontend" in self.taps:
             raise UserError("gmot_conf: frame_weights: blank weighs the encoder's frames, but tap: frontend has others")
@@ -206,7 +222,7 @@ class GMOTConfig:
     @property
     def transfers(self) -> bool:
         """Whether any transfer loss is on; if not, the model is the stock one."""
-        return self.w_ot > 0 or self.w_align > 0
+        return self.w_ot > 0 or self.w_align > 0 or (self.coupling == "cif" and self.w_quantity > 0)
 
     @property
     def scheduled(self) -> bool:
@@ -232,6 +248,8 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         return list(value)
     if name == "teacher_layer":
         return _layers(value)
+    if name == "teacher" and not isinstance(value, str):
+        raise UserError(f"gmot_conf: teacher: got {value!r}, expected a folder or a hub name")
     if isinstance(default, bool) and not isinstance(value, bool):
         raise UserError(f"gmot_conf: {name}: got {value!r}, expected true or false")
     if isinstance(default, str) and not isinstance(value, str):

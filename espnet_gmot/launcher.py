@@ -5,6 +5,7 @@
 """
 
 import importlib
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from espnet_gmot.hosts.register import register
 
 # At import, not in main(): the workers that ESPnet spawns import this module and call nothing of it (see __main__.py)
 register()
+
+_SCRIPT = "GMOT_LAUNCHED_SCRIPT"  # tells spawned workers, which get no say in sys.argv[0], what their parent runs
 
 #: name -> (module with a `main(argv)`, what it does)
 COMMANDS = {
@@ -55,11 +58,19 @@ def launch(argv: list[str]) -> None:
             raise UserError("-m needs a module, such as: python3 -m espnet_gmot -m espnet2.bin.asr_train --help")
         sys.argv = argv[1:]
         # alter_sys stays False: with True, multiprocessing finds no main module to import in spawned workers
+        os.environ.pop(_SCRIPT, None)
         runpy.run_module(argv[1], run_name="__main__", alter_sys=False)
     else:
+        if not Path(argv[0]).is_file():
+            raise UserError(f"{argv[0]}: no such script")
         sys.argv = argv
         sys.path.insert(0, str(Path(argv[0]).resolve().parent))
-        runpy.run_path(argv[0], run_name="__main__")
+        # In the main module itself, whose __spec__ stays the launcher's: a spawned worker then imports the launcher,
+        # and what the script defined can be pickled. runpy.run_path would put another main module in its place.
+        os.environ[_SCRIPT] = os.path.abspath(argv[0])
+        scope = sys.modules["__main__"].__dict__
+        scope.update(__file__=argv[0], __name__="__main__")
+        exec(compile(Path(argv[0]).read_bytes(), argv[0], "exec"), scope)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,3 +99,8 @@ def main(argv: list[str] | None = None) -> int:
         where = f"espnet_gmot {name}" if name in COMMANDS else "espnet_gmot"
         print(f"{where}: error: {error}", file=sys.stderr)
         return 1
+
+
+if __name__ == "__mp_main__" and _SCRIPT in os.environ:
+    # a worker that a launched script spawned: it needs what the script defines, as under plain Python
+    globals().update(runpy.run_path(os.environ[_SCRIPT], run_name="__mp_main__"))

@@ -45,7 +45,7 @@ class GMOTLoss(torch.nn.Module):
         # Buffers, so that a resumed run goes on where it stopped
         self.register_buffer("teacher_mean", torch.zeros(config.teacher_width))
         self.register_buffer("teacher_rows", torch.zeros((), dtype=torch.double))
-        self.register_buffer("time", torch.zeros((), dtype=torch.long))
+        self.register_buffer("time", torch.zeros((), dtype=torch.double))  # ESPnet's averaging adds whole numbers up
 
     def forward(
         self,
@@ -66,7 +66,7 @@ class GMOTLoss(torch.nn.Module):
 
         Returns:
             The loss (a scalar, mean over the batch) and the statistics ``loss_gmot`` (as added), ``loss_wd``,
-            ``loss_gwd``, ``loss_align`` (unweighted), ``marginal_error`` and ``iterations``.
+            ``loss_gwd``, ``loss_align`` (unweighted), ``marginal_error``, ``iterations`` and ``converged`` (a share).
 
         Raises:
             UserError: where the teacher's features aren't as wide as ``teacher_width``.
@@ -99,6 +99,7 @@ class GMOTLoss(torch.nn.Module):
             "loss_gwd": result.quadratic.mean(),
             "marginal_error": result.marginal_error.mean(),
             "iterations": result.iterations.float().mean(),
+            "converged": result.converged.float().mean(),
         }
         return result.plan, self.config.w_ot * result.value.mean(), stats
 
@@ -138,6 +139,8 @@ class GMOTLoss(torch.nn.Module):
             linguistic.lengths,
             alpha=now.alpha,
             epsilon=now.epsilon,
+            epsilon_relative=config.epsilon_relative,
+            method=config.method,
             acoustic_weights=acoustic.weights,
             rho_acoustic=config.rho_acoustic,
             rho_linguistic=config.rho_linguistic,

@@ -43,17 +43,18 @@ def test_every_configuration_trains_a_step(task: ModuleType, name: str, tmp_path
     # mini_* train on dumped features of whisper-base, 512 wide; the others on waveforms
     extracted = name.startswith("mini")
     config |= {"normalize": None} | ({"input_size": 512} if extracted else {})
+    batch = {}
+    if config.get("model") == "gmot":
+        width = config["model_conf"]["gmot_conf"].setdefault("teacher_width", 24)  # run.sh adds it to train_*
+        batch = {"teacher": torch.randn(2, 3, width), "teacher_lengths": torch.tensor([3, 2])}
     path = tmp_path / name
     path.write_text(yaml.safe_dump(config, allow_unicode=True))
     args = task.ASRTask.get_parser().parse_args(["--config", str(path)])
     model = task.ASRTask.build_model(args).train()
     speech = torch.randn(2, 90, 512) if extracted else torch.randn(2, 16_000)
     lengths = torch.tensor([speech.shape[1], speech.shape[1] * 3 // 4])
-    batch = {"speech": speech, "speech_lengths": lengths}
+    batch |= {"speech": speech, "speech_lengths": lengths}
     batch |= {"text": torch.tensor([[2, 3, 4], [5, 6, -1]]), "text_lengths": torch.tensor([3, 2])}
-    if config.get("model") == "gmot":
-        width = config["model_conf"]["gmot_conf"]["teacher_width"]
-        batch |= {"teacher": torch.randn(2, 3, width), "teacher_lengths": torch.tensor([3, 2])}
     loss, stats, _ = model(**batch)
     loss.backward()
     assert loss.isfinite() and ("loss_gmot" in stats) == ("teacher" in batch)

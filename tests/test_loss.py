@@ -46,7 +46,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     loss, stats = make(w_ot=2.0, w_align=0.5, alpha=0.3)(features, LENGTHS, teacher, TOKENS)
     distance = 0.3 * stats["loss_gwd"] + 0.7 * stats["loss_wd"]
     torch.testing.assert_close(loss, 2.0 * distance + 0.5 * stats["loss_align"])
-    assert set(stats) == {"loss_gmot", "loss_wd", "loss_gwd", "loss_align", "marginal_error", "iterations"}
+    assert set(stats) == {"loss_gmot", "loss_wd", "loss_gwd", "loss_align", "marginal_error", "iterations", "converged"}
     assert not any(value.requires_grad for value in stats.values())
 
 
@@ -138,3 +138,14 @@ def test_stacking_averages_valid_neighbours_only() -> None:
     assert graph.lengths.tolist() == [2] and graph.nodes[0, :2, 0].tolist() == [0.5, 2.0]
     weighted = Graph(nodes, torch.tensor([3]), torch.tensor([[3.0, 1.0, 1.0, 9.0, 9.0]])).stacked(2)
     assert weighted.nodes[0, :2, 0].tolist() == [0.25, 2.0] and weighted.weights[0, :2].tolist() == [4.0, 1.0]
+
+
+def test_the_defaults_converge_before_they_run_out_of_steps() -> None:
+    module = make(backend="auto").train()
+    torch.manual_seed(6)
+    tokens = torch.randn(8, 12, TEACHER)
+    teacher_lengths, lengths = torch.randint(6, 13, (8,)), torch.randint(40, 73, (8,))
+    for signal in (0.0, 0.7):  # before and after training
+        features = signal * tokens.repeat_interleave(6, 1) @ torch.randn(TEACHER, WIDTH) + torch.randn(8, 72, WIDTH)
+        _, stats = module(features, lengths, tokens, teacher_lengths)
+        assert stats["converged"] == 1 and stats["iterations"] < module.config.outer_iterations

@@ -1,13 +1,15 @@
 """What makes each member of the family itself."""
 
+import ot
 import pytest
 import torch
 
-from espnet_gmot.config import PRESETS, GMOTConfig
+from espnet_gmot.config import GMOTConfig
 from espnet_gmot.graph import Graph
 from espnet_gmot.loss import GMOTLoss
+from espnet_gmot.pooling import CIF, Attention
+from espnet_gmot.transport import cosine_cost
 
-TRANSPORTS = ["ot", "tot", "uot", "gmot", "gmot-t", "gmot-u"]
 LENGTHS, TOKENS = torch.tensor([24, 18]), torch.tensor([6, 4])
 
 
@@ -36,11 +38,38 @@ def monotony(plan: torch.Tensor) -> float:
     return total
 
 
-@pytest.mark.parametrize("preset", TRANSPORTS)
-def test_a_preset_equals_its_general_form(preset: str, graphs: tuple[Graph, Graph]) -> None:
-    general = loss_of("gmot", **{**{"alpha": 0.5, "prior": "none"}, **PRESETS[preset]})
-    ours, theirs = loss_of(preset).transport(*graphs), general.transport(*graphs)
-    assert torch.equal(ours.plan, theirs.plan) and torch.equal(ours.value, theirs.value)
+ENTROPIC = {"method": "mirror"}
+SAME = [
+    ("ot", {}, "gmot", {"alpha": 0.0, **ENTROPIC}),
+    ("uot", {"rho_acoustic": float("inf")}, "ot", {}),
+    ("tot", {"order_lambda1": 0.0, "order_lambda2": 0.0}, "ot", {"epsilon": 0.1, "epsilon_relative": False}),
+    ("gmot-t", {"order_lambda1": 0.0, "order_lambda2": 0.0}, "gmot", {}),
+    ("gmot-t", {"alpha": 0.0, "epsilon": 0.1, "epsilon_relative": False, **ENTROPIC}, "tot", {}),
+    ("gmot-u", {"rho_acoustic": float("inf")}, "gmot", {}),
+    ("gmot-u", {"alpha": 0.0, **ENTROPIC}, "uot", {}),
+]
+
+
+@pytest.mark.parametrize(("one", "options", "other", "others"), SAME)
+def test_special_cases_meet(one: str, options: dict, other: str, others: dict, graphs: tuple[Graph, Graph]) -> None:
+    ours = loss_of(one, **options).transport(*graphs)
+    theirs = loss_of(other, **others).transport(*graphs)
+    torch.testing.assert_close(ours.plan, theirs.plan, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(ours.value, theirs.value)
+
+
+def test_ot_is_the_entropic_plan_of_pot(graphs: tuple[Graph, Graph]) -> None:
+    loss = loss_of(
+        "ot", outer_iterations=200, inner_iterations=200, tolerance=1e-7, epsilon_relative=False, epsilon=0.1
+    )
+    plan = loss.transport(*graphs).plan
+    cost = cosine_cost(graphs[0].nodes, graphs[1].nodes)
+    for sample, (frames, tokens) in enumerate(zip(LENGTHS.tolist(), TOKENS.tolist(), strict=True)):
+        uniform = [torch.full((n,), 1 / n, dtype=torch.double).numpy() for n in (frames, tokens)]
+        expected = ot.sinkhorn(*uniform, cost[sample, :frames, :tokens].double().numpy(), 0.1, stopThr=1e-12)
+        torch.testing.assert_close(
+            plan[sample, :frames, :tokens].double(), torch.from_numpy(expected), atol=2e-5, rtol=0
+        )
 
 
 def test_ot_ignores_the_edges(graphs: tuple[Graph, Graph]) -> None:
@@ -67,13 +96,18 @@ def test_relaxed_frames_may_stay_unmatched_but_no_token(preset: str, graphs: tup
 
 
 def test_graph_matching_looks_at_the_structure(graphs: tuple[Graph, Graph]) -> None:
-    distances = {preset: loss_of(preset).transport(*graphs) for preset in ("ot", "gmot")}
+    exact = {"method": "proximal", "outer_iterations": 300, "inner_iterations": 100, "tolerance": 1e-5}
+    distances = {preset: loss_of(preset, **exact).transport(*graphs) for preset in ("ot", "gmot")}
     assert (distances["gmot"].quadratic <= distances["ot"].quadratic + 1e-5).all()
     assert (distances["ot"].linear <= distances["gmot"].linear + 1e-5).all()
 
 
-@pytest.mark.parametrize("preset", ["kd-att", "kd-cif"])
-def test_distillation_has_no_transport(preset: str, graphs: tuple[Graph, Graph]) -> None:
+@pytest.mark.parametrize(("preset", "kind"), [("kd-att", Attention), ("kd-cif", CIF)])
+def test_distillation_pools_instead_of_transporting(preset: str, kind: type, graphs: tuple[Graph, Graph]) -> None:
     loss = loss_of(preset).train()
-    _, stats = loss(graphs[0].nodes, LENGTHS, graphs[1].nodes, TOKENS)
-    assert "loss_wd" not in stats and stats["loss_quantity"] >= 0 and loss.config.w_ot == 0
+    assert isinstance(loss.pooling, kind)
+    value, stats = loss(graphs[0].nodes, LENGTHS, graphs[1].nodes, TOKENS)
+    assert "loss_wd" not in stats
+    torch.testing.assert_close(value, stats["loss_align"] + stats["loss_quantity"])
+    value.backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in loss.pooling.parameters() if parameter.dim() > 1)

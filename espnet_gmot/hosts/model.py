@@ -142,7 +142,8 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             config = self.gmot_config
             self.teacher = PLMTeacher(config.teacher, layer=config.teacher_layer, special_tokens=config.special_tokens)
         self.teacher.to(device)
-        features, lengths = self.teacher(self.transcripts(text, text_lengths))
+        with torch.autocast(device.type, enabled=False):  # as precise as features computed once
+            features, lengths = self.teacher(self.transcripts(text, text_lengths))
         return features.to(device), lengths.to(device)
 
 

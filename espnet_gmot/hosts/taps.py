@@ -31,6 +31,9 @@ class Tap:
         self._hook.remove()
 
     def _keep(self, module: torch.nn.Module, inputs: object, output: object) -> None:
+        if self.name == "frontend":
+            # a copy: ESPnet masks and normalises in place what needs no gradient
+            output = (output[0].clone(), output[1])
         self.output = output
 
     def features(self, encoder_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,8 +41,13 @@ class Tap:
 
         Args:
             encoder_lengths: (B,) frames of the encoder's output, which every block shares.
+
+        Raises:
+            UserError: where the block didn't run.
         """
         output = self.output
+        if output is None:
+            raise UserError(f"gmot_conf: tap: '{self.name}' was skipped in this step: set layer_drop_rate: 0.0")
         if self.name == "frontend":
             return output[0], output[1]
         while isinstance(output, tuple):  # blocks give (x, mask), x itself (features, positions) where relative

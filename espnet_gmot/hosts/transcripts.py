@@ -19,7 +19,7 @@ class Transcripts:
 
     def __init__(self, token_list: Sequence[str]) -> None:
         self.tokens = list(token_list)
-        plain = [token for token in self.tokens if not (token.startswith("<") and token.endswith(">"))]
+        plain = [token for token in self.tokens if not _is_symbol(token)]
         self.pieces = any("▁" in token for token in plain)
         self.separator = "" if self.pieces or all(len(token) == 1 for token in plain) else " "
 
@@ -37,5 +37,11 @@ class Transcripts:
         return [self._join([self.tokens[index] for index in row[:length]]) for row, length in rows]
 
     def _join(self, tokens: list[str]) -> str:
-        text = self.separator.join(_SPECIAL.get(token, token) for token in tokens)
+        words = [_SPECIAL.get(token, "" if _is_symbol(token) else token) for token in tokens]
+        text = self.separator.join(word for word in words if word)
         return text.replace("▁", " ").strip() if self.pieces else text.strip()
+
+
+def _is_symbol(token: str) -> bool:
+    """Whether a token says something about the recording, as <noise> or [laugh], and is nothing to read."""
+    return len(token) > 2 and (token[0], token[-1]) in (("<", ">"), ("[", "]"))

@@ -17,6 +17,11 @@ def test_characters_pieces_and_words() -> None:
     assert read(["<blank>", "<unk>", "hello", "you", "<sos/eos>"], [2, 3, 1]) == f"hello you {UNKNOWN}"
 
 
+def test_symbols_are_nothing_to_read() -> None:
+    tokens = ["<blank>", "<unk>", "今", "天", "[laugh]", "<noise>", "<sos/eos>"]
+    assert read(tokens, [2, 4, 3, 5]) == "今天"
+
+
 def test_padding_past_a_length_is_ignored() -> None:
     text = torch.tensor([[2, 3], [3, -1]])
     assert Transcripts(["<blank>", "<unk>", "今", "天"])(text, torch.tensor([2, 1])) == ["今天", "天"]
