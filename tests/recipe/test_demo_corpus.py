@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import subprocess
 import sys
 import tarfile
 import wave
@@ -170,3 +171,12 @@ def test_unknown_voice_is_refused() -> None:
     pytest.importorskip("espeakng_loader")
     with pytest.raises(UserError, match="no voice variant 'm99'"):
         Synthesiser("m99")
+
+
+def test_run_demo_explains_itself_and_refuses_unknown_options() -> None:
+    script = Path(demo_corpus.__file__).parents[2] / "egs2/aishell_gmot/asr1/run_demo.sh"
+    told = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+    assert "--workdir DIR" in told.stdout
+    refused = subprocess.run([script, "--wrokdir", "x"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr == "run_demo.sh: error: --wrokdir: no such option; see --help\n"
