@@ -65,10 +65,9 @@ class DemoOptions:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("train", "dev", "test", "domain"):
-            value = getattr(self, name)
-            if value < (0 if name == "domain" else 1):
-                raise UserError(f"--{name} {value}: a number of at least {0 if name == 'domain' else 1} is needed")
+        for name, least in (("train", 1), ("dev", 1), ("test", 1), ("domain", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} {getattr(self, name)}: must be at least {least}")
 
 
 @dataclass(frozen=True)
