@@ -6,6 +6,7 @@ No ESPnet here. An utterance's states do not depend on its batch mates, and leng
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 from pathlib import Path
@@ -20,6 +21,9 @@ from espnet_gmot.teacher.loading import quiet_transformers
 #: `model_type` of the waveform encoders that share wav2vec 2.0's layout (convolutions, projection, Transformer).
 #: data2vec-audio is not among them: its stack of positional convolutions lets padding leak into the last frames.
 WAVE_FAMILIES = ("wav2vec2", "hubert", "wavlm", "unispeech-sat")
+
+#: The settings of a feature extractor that change its features.
+_PREPARATION = ("sampling_rate", "feature_size", "n_fft", "hop_length", "dither", "do_normalize")
 
 
 class SpeechEncoder(nn.Module):
@@ -36,7 +40,9 @@ class SpeechEncoder(nn.Module):
         self.hf = hf
         self.width: int = hf.config.hidden_size
         self.sampling_rate: int = extractor.sampling_rate
-        digest = hashlib.sha256(extractor.to_json_string().encode())
+        # what the extractor does, not all that it stores: later versions of transformers add keys
+        used = {key: value for key, value in extractor.to_dict().items() if key in _PREPARATION}
+        digest = hashlib.sha256(json.dumps(used, sort_keys=True, default=str).encode())
         for name, weight in hf.state_dict().items():
             digest.update(name.encode())
             digest.update(weight.contiguous().numpy().tobytes())
