@@ -24,8 +24,8 @@ def cosine_cost(acoustic: Tensor, linguistic: Tensor) -> Tensor:
         ValueError: the batch sizes or widths differ.
 
     References:
-        .. [1] Lu et al., "Cross-modal knowledge transfer learning as graph matching based on optimal transport for ASR",
-           Interspeech 2025, arXiv 2505.13079.
+        .. [1] Lu et al., "Cross-modal knowledge transfer learning as graph matching based on optimal transport for
+           ASR", Interspeech 2025, arXiv 2505.13079.
     """
     if acoustic.dim() != 3 or linguistic.dim() != 3 or acoustic.shape[::2] != linguistic.shape[::2]:
         raise ValueError(
