@@ -1,5 +1,6 @@
 """Centring and whitening: the statistics' mathematics, in archives and online, and who borrows them from whom."""
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,19 @@ def test_statistics_that_do_not_fit(tiny_plm: Path, tmp_path: Path) -> None:
     (train / "teacher_stats.npz").write_bytes(b"no archive")
     with pytest.raises(UserError, match="damaged"):
         FeatureStats.load(train)
+
+
+def test_the_benchmark_runs(
+    tiny_plm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    script = Path(__file__).parents[2] / "benchmarks/teacher_archives.py"
+    (tmp_path / "text").write_text("".join(f"utt{i} {text}\n" for i, text in enumerate(TRAIN)), encoding="utf-8")
+    words = ["--model", str(tiny_plm), "--text", str(tmp_path / "text"), "--work", str(tmp_path / "w"), "--texts", "20"]
+    monkeypatch.setattr("sys.argv", [str(script), *words])
+    runpy.run_path(str(script), run_name="__main__")
+    table = [line.split("|") for line in capsys.readouterr().out.splitlines()]
+    assert [row[1].strip() for row in table[2::3]] == ["none", "none, centred", "centre", "whiten"] and len(table) == 14
+    assert [row[3].strip() for row in table[2::3]] == ["1.000"] * 4
 
 
 def test_a_sample_is_spread_over_all_lengths() -> None:
