@@ -110,6 +110,7 @@ class GMOTConfig:
         teacher_width: columns of the teacher's features, those of all its layers together; needed where ``teacher``
             is None.
         teacher_layer: hidden layer of the online teacher (-1 is the last); a list has one for every tap.
+        teacher_stats: folder of a dump-teacher --normalise run whose statistics the online teacher uses.
         special_tokens: keep the online teacher's rows of [CLS] and [SEP].
         centre: subtract the running mean of the teacher's features (PLM spaces are anisotropic).
 
@@ -156,6 +157,7 @@ class GMOTConfig:
     teacher: str | None = None
     teacher_width: int | None = None
     teacher_layer: int | list[int] = -1
+    teacher_stats: str | None = None
     special_tokens: bool = False
     centre: bool = True
 
@@ -248,8 +250,8 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         return list(value)
     if name == "teacher_layer":
         return _layers(value)
-    if name == "teacher" and not isinstance(value, str):
-        raise UserError(f"gmot_conf: teacher: got {value!r}, expected a folder or a hub name")
+    if name in ("teacher", "teacher_stats") and not isinstance(value, str):
+        raise UserError(f"gmot_conf: {name}: got {value!r}, expected a folder" + " or a hub name" * (name == "teacher"))
     if isinstance(default, bool) and not isinstance(value, bool):
         raise UserError(f"gmot_conf: {name}: got {value!r}, expected true or false")
     if isinstance(default, str) and not isinstance(value, str):

@@ -140,7 +140,12 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             from espnet_gmot.teacher.plm import PLMTeacher
 
             config = self.gmot_config
-            self.teacher = PLMTeacher(config.teacher, layer=config.teacher_layer, special_tokens=config.special_tokens)
+            self.teacher = PLMTeacher(
+                config.teacher,
+                layer=config.teacher_layer,
+                special_tokens=config.special_tokens,
+                stats=config.teacher_stats,
+            )
         self.teacher.to(device)
         with torch.autocast(device.type, enabled=False):  # as precise as features computed once
             features, lengths = self.teacher(self.transcripts(text, text_lengths))

@@ -1,5 +1,6 @@
 """Stages 3 and 4: data/ → dump/TYPE/org (formatted), then dump/TYPE (without short, long and empty utterances)."""
 
+import struct
 from pathlib import Path
 
 from tqdm import tqdm
@@ -67,7 +68,8 @@ def describe_features(source: Path) -> tuple[dict[str, dict[str, str]], int]:
     ):
         try:
             frames, width = kaldiio.load_mat(entry).shape
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, AssertionError, struct.error) as error:
+            # kaldiio has no error of its own: what a cut archive raises depends on where it was cut
             raise UserError(f"{source}: {key}: {entry}: unreadable features ({error}); make them again") from error
         shapes[key] = f"{frames},{width}"
         widths.add(width)

@@ -7,9 +7,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import kaldiio
+import numpy as np
 import pytest
 
-from tests.recipe.corpus import write_corpus
+from tests.recipe.corpus import ALPHABET, utterances, write_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs2/aishell_gmot/asr1"
@@ -86,6 +88,12 @@ def common(**changes: str) -> list[str]:
     return [word for name, value in {**options, **changes}.items() for word in (f"--{name}", value)]
 
 
+GMOT = (
+    "--train_data_path_and_name_and_type teacher_train.scp,teacher,kaldi_ark "
+    "--valid_data_path_and_name_and_type teacher_dev.scp,teacher,kaldi_ark "
+    "--allow_variable_data_keys true --use_tensorboard true --model gmot --model_conf gmot_conf.preset=gmot "
+    "--model_conf gmot_conf.teacher_width=6 --model_conf gmot_conf.backend=torch"
+)
 CASES = [
     {"name": "all", "argv": common(skip_packing="false")},
     {"name": "again", "argv": common()},
@@ -94,6 +102,11 @@ CASES = [
     {
         "name": "misspelt_gmot",
         "argv": common(stage="11", asr_tag="bad", asr_args="--model gmot --model_conf gmot_conf.alhpa=0.5"),
+    },
+    {"name": "gmot", "argv": common(stage="10", stop_stage="13", asr_tag="gmot", asr_args=GMOT)},
+    {
+        "name": "gmot_resumed",
+        "argv": common(stage="11", stop_stage="11", asr_tag="gmot", asr_args=f"{GMOT} --max_epoch 2"),
     },
     {"name": "word", "argv": common(stage="5", stop_stage="5", token_type="word")},
     {"name": "other_tokens", "argv": common(stage="11", token_type="word")},
@@ -106,11 +119,25 @@ CASES = [
 ]
 
 
+def write_teacher(folder: Path) -> None:
+    """A stream `teacher` for training (speed-perturbed copies too) and validation: a vector for each character."""
+    vectors = np.random.default_rng(1).standard_normal((len(ALPHABET), 6)).astype(np.float32)
+    for split, prefixes in (("train", ("", "sp0.9-")), ("dev", ("",))):
+        rows = {
+            prefix + key: vectors[[ALPHABET.index(character) for character in text]]
+            for prefix in prefixes
+            for key, (theirs, _, text) in utterances(COUNTS).items()
+            if theirs == split
+        }
+        kaldiio.save_ark(str(folder / f"teacher_{split}.ark"), rows, scp=str(folder / f"teacher_{split}.scp"))
+
+
 @pytest.fixture(scope="session")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     """All cases on a tiny corpus, in a folder that looks like the recipe's."""
     folder = tmp_path_factory.mktemp("recipe")
     write_corpus(folder, COUNTS)
+    write_teacher(folder)
     (folder / "local").symlink_to(RECIPE / "local")
     (folder / "path.sh").symlink_to(RECIPE / "path.sh")
     (folder / "config.yaml").write_text(CONFIG)

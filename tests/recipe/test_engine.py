@@ -7,6 +7,7 @@ from pathlib import Path
 import kaldiio
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from espnet_gmot.recipe.tables import read_table
@@ -135,6 +136,29 @@ def test_training_continues(experiment: Experiment) -> None:
     assert (config["max_epoch"], config["encoder_conf"]["linear_units"]) == (2, 16)
     assert "size mismatch" in refused  # and left no trace in config.yaml
     assert "parts are there already" not in output  # another model: decoded anew
+
+
+def test_gmot_trains_decodes_and_resumes_on_a_teacher_stream(experiment: Experiment) -> None:
+    output, resumed = experiment.output("gmot"), experiment.output("gmot_resumed")
+    folder = experiment.folder / "exp/asr_gmot"
+    for log in (output, resumed):
+        for name in ("loss_gmot", "loss_wd", "loss_gwd", "loss_align", "marginal_error", "iterations"):
+            assert re.search(rf"epoch results: \[train\].*{name}=[\d.]+.*\[valid\].*{name}=[\d.]+", log), name
+    assert "1epoch results:" in output and "2epoch results:" in resumed and "1epoch results:" not in resumed
+    assert (folder / DECODED.split("/")[-1] / "test" / "score_cer" / "result.txt").is_file()
+    saved = yaml.safe_load((folder / "config.yaml").read_text())["model_conf"]["gmot_conf"]
+    assert (saved["alpha"], saved["teacher_width"]) == (0.5, 6)
+    state = torch.load(folder / "2epoch.pth")
+    assert {name.split(".")[1] for name in state if name.startswith("gmot.")} == {
+        "adapter",
+        "teacher_mean",
+        "teacher_rows",
+        "time",
+    }
+    first = torch.load(folder / "1epoch.pth")["gmot.time"] if (folder / "1epoch.pth").exists() else None
+    assert first is None or state["gmot.time"] == 2 * first  # counted on, over the resumption
+    events = b"".join(path.read_bytes() for path in folder.glob("tensorboard/train/events*"))
+    assert b"loss_gwd" in events
 
 
 def test_resume_script(experiment: Experiment) -> None:
