@@ -10,8 +10,13 @@ import yaml
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TRAIN = sorted(path.name for path in CONF.glob("*.yaml") if not path.name.startswith("decode"))
-TWINS = [(name, name.replace("_gmot", base)) for name in TRAIN if "_gmot" in name for base in ("", "_ctc")]
-TWINS = [(gmot, stock) for gmot, stock in TWINS if (CONF / stock).exists()]
+# mini_tot.yaml and demo_gmot.yaml stand beside mini_ctc.yaml and demo_ctc.yaml, train_…_gmot.yaml beside train_….yaml
+TWINS = [
+    (name, stock)
+    for name in TRAIN
+    for stock in (name.rsplit("_", 1)[0] + "_ctc.yaml", name.rsplit("_", 1)[0] + ".yaml")
+    if stock != name and (CONF / stock).exists()
+]
 
 
 def load(name: str) -> dict[str, Any]:
