@@ -17,6 +17,7 @@ __all__ = ["FAST", "add_rows", "dot_rows", "exp32", "product"]
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # never nnan or ninf: the kernels test for both
 LANES = 16
 ROWS = 4
+PANEL = 256  # depth of a product's panel: 32 columns of it fill half a first-level cache
 
 
 @intrinsic
@@ -116,18 +117,26 @@ _FLAT, _LINE, _INDEX = types.Array(types.float32, 2, "C"), types.Array(types.flo
 
 
 def _tile(vectors: int):
-    """An intrinsic: out[u:u+4, t:t+16·vectors] = coefficients[u:u+4, :depth] @ matrix[:depth, t:t+16·vectors]."""
+    """An intrinsic: out[u:u+4, t:t+16·vectors] (+)= coefficients[u:u+4, k:end] @ matrix[k:end, t:t+16·vectors].
+
+    It overwrites where k = 0 and adds where it is not.
+    """
 
     @intrinsic
-    def tile(typingctx, out, coefficients, matrix, u, t, depth):
+    def tile(typingctx, out, coefficients, matrix, u, t, k, end):
         def codegen(context, builder, signature, args):
             e = _Emitter(context, builder, signature, args, 3)
-            row, column, count = e.scalars
+            row, column, begin, end = e.scalars
             sums = e.accumulators(ROWS * vectors)
-            with cgutils.for_range(builder, count) as loop:
-                wide = [e.load(2, loop.index, e.shifted(column, v * LANES)) for v in range(vectors)]
+            with builder.if_then(builder.icmp_signed(">", begin, begin.type(0))):
                 for r in range(ROWS):
-                    factor = e.spread(builder.load(e.address(1, e.shifted(row, r), loop.index)))
+                    for v in range(vectors):
+                        so_far = e.load(0, e.shifted(row, r), e.shifted(column, v * LANES))
+                        builder.store(so_far, sums[r * vectors + v])
+            with cgutils.for_range_slice(builder, begin, end, begin.type(1), inc=True) as (depth, _):
+                wide = [e.load(2, depth, e.shifted(column, v * LANES)) for v in range(vectors)]
+                for r in range(ROWS):
+                    factor = e.spread(builder.load(e.address(1, e.shifted(row, r), depth)))
                     for v in range(vectors):
                         e.accumulate(sums[r * vectors + v], factor, wide[v])
             for r in range(ROWS):
@@ -136,7 +145,7 @@ def _tile(vectors: int):
                     e.store(value, 0, e.shifted(row, r), e.shifted(column, v * LANES))
             return context.get_dummy_value()
 
-        return types.none(_FLAT, _FLAT, _FLAT, _INDEX, _INDEX, _INDEX), codegen
+        return types.none(_FLAT, _FLAT, _FLAT, _INDEX, _INDEX, _INDEX, _INDEX), codegen
 
     return tile
 
@@ -189,17 +198,17 @@ def product(coefficients, matrix, rows, depth, columns, out):
 
     `coefficients` and `out` must have a multiple of four rows allocated; the spare rows are computed too.
     """
-    if columns >= 2 * LANES:
-        tile = 2 * LANES
+    if columns >= LANES:
+        tile = 2 * LANES if columns >= 2 * LANES else LANES
         for start in range(0, columns, tile):
             first = min(start, columns - tile)  # the last tile overlaps its neighbour instead of passing the end
-            for u in range(0, rows, ROWS):
-                _tile_wide(out, coefficients, matrix, u, first, depth)
-    elif columns >= LANES:
-        for start in range(0, columns, LANES):
-            first = min(start, columns - LANES)
-            for u in range(0, rows, ROWS):
-                _tile_narrow(out, coefficients, matrix, u, first, depth)
+            for k in range(0, max(depth, 1), PANEL):
+                end = min(k + PANEL, depth)
+                for u in range(0, rows, ROWS):
+                    if tile == LANES:
+                        _tile_narrow(out, coefficients, matrix, u, first, k, end)
+                    else:
+                        _tile_wide(out, coefficients, matrix, u, first, k, end)
     else:
         for u in range(rows):
             for t in range(columns):

@@ -14,7 +14,7 @@ from espnet_gmot.transport import (
 )
 from tests.transport import fgw_cases
 
-EXACT = {"epsilon": 0.2, "outer_iterations": 300, "inner_iterations": 100, "tolerance": 1e-9, "backend": "torch"}
+EXACT = {"epsilon": 0.2, "outer_iterations": 150, "inner_iterations": 60, "tolerance": 1e-8, "backend": "torch"}
 
 
 def _case() -> fgw_cases.Case:

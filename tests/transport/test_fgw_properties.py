@@ -68,7 +68,7 @@ def test_a_sample_does_not_know_its_batch(backend: str) -> None:
         {"rho_acoustic": 0.0},
         {"rho_linguistic": 0.0},
         {"annealing": 8.0},
-        {"epsilon": 0.01, "epsilon_relative": False},
+        {"epsilon": 0.03, "epsilon_relative": False},
     ],
     ids=str,
 )
@@ -175,8 +175,8 @@ def test_warm_start_saves_steps_and_keeps_the_basin() -> None:
     short = {"outer_iterations": 3, "tolerance": 0.0}
     again = fused_gromov_wasserstein(*case.dense(), **short, initial_plan=cold.plan)
     fresh = fused_gromov_wasserstein(*case.dense(), **short)
-    assert (again.value - cold.value).abs().max() < 1e-3
-    assert (again.value - cold.value).mean() < 0.2 * (fresh.value - cold.value).mean()
+    assert (again.value - cold.value).abs().max() < 2e-3
+    assert (again.value - cold.value).mean() < 0.4 * (fresh.value - cold.value).mean()
 
 
 @pytest.mark.parametrize("backend", [*KERNELS, "pot"])
