@@ -45,10 +45,14 @@ def unpack(archive: str | Path, target: str | Path) -> Path:
             f"{corpus}: unpacked from another archive than {archive}; delete it or give another --unpack_to"
         )
     _require_space(archive, corpus)
+    begun = corpus / ".unpacked" / ".archive"
+    if begun.is_file() and begun.read_text() != mark:
+        print(f"{corpus}: half unpacked from another archive than {archive}: starting anew", flush=True)
+        shutil.rmtree(corpus)
     corpus.mkdir(parents=True, exist_ok=True)
     try:
         with archive.open("rb") as stream, _Progress(stream, archive) as counted:
-            _unpack_outer(counted, archive, corpus)
+            _unpack_outer(counted, archive, corpus, begun, mark)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise _explain(error, archive, corpus) from error
     set_complete(corpus, mark)
@@ -56,7 +60,7 @@ def unpack(archive: str | Path, target: str | Path) -> Path:
     return corpus
 
 
-def _unpack_outer(stream: IO[bytes], archive: Path, corpus: Path) -> None:
+def _unpack_outer(stream: IO[bytes], archive: Path, corpus: Path, begun: Path, fingerprint: str) -> None:
     with tarfile.open(fileobj=stream, mode="r|gz") as outer:
         for member in outer:
             path = _safe(member, archive)
@@ -66,13 +70,15 @@ def _unpack_outer(stream: IO[bytes], archive: Path, corpus: Path) -> None:
                 )
             if member.isdir():
                 continue
+            if not begun.is_file():
+                begun.parent.mkdir(exist_ok=True)
+                begun.write_text(fingerprint)
             if not path.name.endswith((".tar.gz", ".tgz")):
                 _write(outer, member, corpus / path.relative_to(CORPUS))
                 continue
-            mark = corpus / ".unpacked" / path.name
+            mark = corpus / ".unpacked" / "_".join(path.parts)
             if not mark.exists():
                 _unpack_inner(outer, member, f"{archive}:{path.name}", corpus / path.relative_to(CORPUS).parent)
-                mark.parent.mkdir(exist_ok=True)
                 mark.touch()
 
 

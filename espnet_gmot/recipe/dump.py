@@ -44,7 +44,16 @@ def format_set(layout: Layout, name: str, processes: int) -> None:
     else:
         made, width = describe_features(source / "feats.scp")
         write_text(target / "feats_dim", f"{width}\n")
-    write_data_dir(target, tables | made)
+    everyone = set(tables["utt2spk"])
+    kept = write_data_dir(target, tables | made)
+    if kept < len(everyone):
+        lacking = sorted(everyone - set.intersection(*(set(table) for table in (tables | made).values())))
+        message = (
+            f"{source}: {len(lacking)} of {len(everyone)} utterances lack a line in a table: {', '.join(lacking[:3])}"
+        )
+        if name in layout.test_sets:
+            raise UserError(f"{message} …; a test set must be whole, or its CER is another's: complete its tables")
+        print(f"{message} …; left out", flush=True)
     write_text(target / "feats_type", args.feats_type + "\n")
 
 

@@ -121,6 +121,18 @@ def test_other_archive_in_the_same_place(place: Path) -> None:
         unpack(path, place)
 
 
+def test_another_archive_after_an_interruption_starts_anew(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_corpus(place, COUNTS)
+    monkeypatch.setattr(archive_module, "set_complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        unpack(path, place)
+    monkeypatch.undo()
+    assert len(list(place.rglob("*.wav"))) == 12
+    write_corpus(place, {"train": 1, "dev": 1, "test": 1})
+    unpack(path, place)
+    assert len(list(place.rglob("*.wav"))) == 6  # nothing of the first one is left
+
+
 def test_no_space_is_found_out_before_unpacking(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_corpus(place, COUNTS)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))

@@ -148,6 +148,12 @@ def test_extracted_features_and_filtering(place: Path) -> None:
     assert Path("dump/extracted/test/feats_dim").read_text() == "3\n"
     dump.filter_set(plan, "train")
     assert list(read_table("dump/extracted/train/feats.scp")) == ["good"]
+    text = Path("data/test/text").read_text()
+    Path("data/test/text").write_text(text.replace("good 三\n", ""))
+    with pytest.raises(UserError, match=r"data/test: 1 of 4 utterances lack a line in a table: good .*must be whole"):
+        dump.format_set(plan, "test", 1)
+    Path("data/test/text").write_text(text)
+    dump.format_set(plan, "test", 1)
     assert list(read_table("dump/extracted/test/text")) == sorted(frames)  # test sets are never filtered
     dump.write_lm_text(plan)
     assert Path("dump/extracted/lm_train.txt").read_text() == "good 三\nlong 一\nshort 二\n"
