@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM ?= false
 help:
 	@sed -n 's/^# make/make/p; s/^## //p' Makefile
 
-## env    .venv with pinned dependencies and ESPnet (about two minutes)
+## env    .venv with pinned dependencies and ESPnet 
 env: $(VENV)/.done
 $(VENV)/.done: requirements.txt constraints.txt setup.cfg
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"make env: {sys.executable} is Python {v[0]}.{v[1]}, but espnet 202511 needs 3.11: make env PYTHON=python3.11")'
@@ -25,11 +25,11 @@ $(VENV)/.done: requirements.txt constraints.txt setup.cfg
 	@$(PY) -c 'import torchaudio' 2>/dev/null || rm -f $(VENV)/lib/python3*/site-packages/torchaudio/lib/*.so
 	@$(PY) -c 'import torchaudio, espnet2, espnet_gmot' && touch $@ && echo "env: ready, . $(VENV)/bin/activate"
 
-## demo   synthetic corpus, teacher, CTC baseline and GM-OT, CER table (at most 15 minutes on two cores)
+## demo   synthetic corpus, teacher, CTC baseline and GM-OT, CER table
 demo: env
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" egs2/aishell_gmot/asr1/run_demo.sh --workdir "$(CURDIR)/demo"
 
-## test   lint and tests (at most 10 minutes on two cores)
+## test   lint and tests
 test: lint
 	$(PY) -m pytest tests
 
@@ -38,6 +38,12 @@ lint: env
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/shellcheck $$(git ls-files '*.sh' .ci/run)
+
+## bench  every benchmark, into docs/
+bench: env
+	$(PY) benchmarks/transport_speed.py
+	$(PY) benchmarks/transport_scaling.py
+	OMP_NUM_THREADS=2 $(PY) benchmarks/training_step.py --out docs/training_step.json
 
 ## clean  remove the environment and what the demo made
 clean:
