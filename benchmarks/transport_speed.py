@@ -31,9 +31,11 @@ SHAPES = {
     "one shape": {"frames": (110, 110), "tokens": (16, 16)},
 }
 OURS = {
+    "coarse": {"epsilon": 0.1, "outer_iterations": 6, "inner_iterations": 20},
     "quick": {"epsilon": 0.1, "outer_iterations": 10, "inner_iterations": 20},
     "medium": {"epsilon": 0.1, "outer_iterations": 15, "inner_iterations": 40},
     "default": {},
+    "precise": {"epsilon": 0.07, "tolerance": 2e-3},
     "fine": {"tolerance": 1e-3},
 }
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from espnet_gmot.transport.problem import Problem
-from espnet_gmot.transport.sinkhorn import NOTHING, round_plan, sinkhorn_log
+from espnet_gmot.transport.sinkhorn import NOTHING, round_plan, sinkhorn_log, sinkhorn_scaling
 
 __all__ = ["Solution", "gw_gradient", "solve"]
 
@@ -72,7 +72,7 @@ def solve(problem: Problem) -> Solution:
         rho = options.rho_acoustic, options.rho_linguistic
         # early plans move far and need no exact marginals
         slack = (INNER_SHARE * change).clamp(min=0.1 * options.tolerance) if options.tolerance > 0.0 else None
-        new_f, new_g = sinkhorn_log(kernel, log_a, log_b, f, g, now, *rho, options.inner_iterations, slack)
+        new_f, new_g = _sinkhorn(kernel, log_a, log_b, f, g, now, *rho, options.inner_iterations, slack, done)
         fresh_log = torch.where(support, (kernel + new_f + new_g).clamp(min=FLOOR), NOTHING)
         fresh = fresh_log.exp()
         frozen = done[:, None, None]
@@ -89,6 +89,31 @@ def solve(problem: Problem) -> Solution:
     plan = torch.where(support, round_plan(plan, a, b, *balanced), 0.0)
     value, quadratic, gap = _assess(problem, plan, linear, f * epsilon, g * epsilon)
     return Solution(plan, value, quadratic, error, gap, iterations, done)
+
+
+def _sinkhorn(
+    kernel: Tensor,
+    log_a: Tensor,
+    log_b: Tensor,
+    f: Tensor,
+    g: Tensor,
+    epsilon: Tensor,
+    rho_a: float,
+    rho_b: float,
+    iterations: int,
+    slack: Tensor | None,
+    done: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """In the log domain on a GPU; on a CPU by matrix products, and again in the log domain where those overflow."""
+    if kernel.device.type != "cpu":
+        return sinkhorn_log(kernel, log_a, log_b, f, g, epsilon, rho_a, rho_b, iterations, slack)
+    new_f, new_g, safe = sinkhorn_scaling(kernel, log_a, log_b, f, g, epsilon, rho_a, rho_b, iterations, slack)
+    rest = (~(safe | done)).nonzero().squeeze(1)
+    if len(rest):
+        parts = [x[rest] for x in (kernel, log_a, log_b, f, g, epsilon)]
+        again = sinkhorn_log(*parts, rho_a, rho_b, iterations, None if slack is None else slack[rest])
+        new_f[rest], new_g[rest] = again
+    return new_f, new_g
 
 
 def _log(weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sinkhorn's scaling in the log domain, balanced or KL-relaxed, and rounding to exact marginals."""
+"""Sinkhorn's scaling, balanced or KL-relaxed, in the log domain or by matrix products, and rounding to marginals."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["NOTHING", "round_plan", "sinkhorn_log"]
+__all__ = ["NOTHING", "round_plan", "sinkhorn_log", "sinkhorn_scaling"]
 
+SAFE = 1e13  # scalings beyond it, or below its inverse, have lost digits
 NOTHING = -1e30  # the logarithm of no mass: finite, so that differences and maxima stay finite
 
 
@@ -58,6 +59,57 @@ def sinkhorn_log(
             if f.device.type == "cpu" and not bool(active.any()):
                 break
     return f, g
+
+
+def sinkhorn_scaling(
+    kernel: Tensor,
+    log_a: Tensor,
+    log_b: Tensor,
+    f: Tensor,
+    g: Tensor,
+    epsilon: Tensor,
+    rho_a: float,
+    rho_b: float,
+    iterations: int,
+    slack: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The steps of `sinkhorn_log` as matrix products around absorbed potentials: quicker on a CPU, not always safe.
+
+    Returns:
+        f and g, and (B,) bool: False where a scaling left the safe range, whose f and g mean nothing.
+    """
+    a, b, before = log_a.exp().squeeze(2), log_b.exp().squeeze(1), (f.squeeze(2), g.squeeze(1))
+    scaled = (kernel + f + g).exp_()
+    powers = _power(rho_a, epsilon).squeeze(2), _power(rho_b, epsilon).squeeze(2)
+    x, y = (a > 0).to(a.dtype), torch.zeros_like(b)
+    active = torch.ones_like(a[:, :1], dtype=torch.bool) if a.shape[1] else torch.ones_like(powers[0]).bool()
+    for step in range(iterations):
+        new_y = _scaling(b, torch.bmm(scaled.mT, x.unsqueeze(2)).squeeze(2), before[1], powers[1], rho_b)
+        new_x = _scaling(a, torch.bmm(scaled, new_y.unsqueeze(2)).squeeze(2), before[0], powers[0], rho_a)
+        if slack is None:
+            x, y = new_x, new_y
+            continue
+        error = torch.where(b > 0, b * (y / new_y - 1.0).abs(), 0.0).sum(1)
+        x, y = torch.where(active, new_x, x), torch.where(active, new_y, y)
+        if step > 0:
+            active = active & (error > slack)[:, None]
+            if not bool(active.any()):
+                break
+    safe = torch.ones_like(active[:, 0])
+    for scaling, weights in ((x, a), (y, b)):
+        safe = safe & ((weights == 0) | ((scaling < SAFE) & (scaling > 1.0 / SAFE))).all(1)
+    new_f = torch.where(a > 0, before[0] + x.clamp(min=1e-38).log(), 0.0)
+    new_g = torch.where(b > 0, before[1] + y.clamp(min=1e-38).log(), 0.0)
+    return new_f.unsqueeze(2), new_g.unsqueeze(1), safe
+
+
+def _scaling(weights: Tensor, total: Tensor, potential: Tensor, power: Tensor, rho: float) -> Tensor:
+    """A side's new scaling, around its absorbed potential; 0 where it has no weight."""
+    total = total.clamp(min=1e-37)
+    if math.isinf(rho):
+        return weights / total
+    goal = power * (weights.clamp(min=1e-38).log() - total.log() + potential)
+    return torch.where(weights > 0, (goal - potential).clamp(-87.0, 87.0).exp(), 0.0)
 
 
 def _logsumexp(values: Tensor, axis: int) -> Tensor:
