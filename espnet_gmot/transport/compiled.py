@@ -317,6 +317,7 @@ def solve(problem: Problem) -> Solution:
     heat = np.array([options.temperature(step) for step in range(options.outer_iterations)])
     threads = torch.get_num_threads()
     numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
+    numba.set_parallel_chunksize(1)  # whoever is free takes the next sample
     _solve_batch(
         order[alive[order]],
         t_of,
@@ -338,6 +339,7 @@ def solve(problem: Problem) -> Solution:
         out.numpy(),
         stats,
     )
+    numba.set_parallel_chunksize(0)
     if torch.get_num_threads() != threads:  # both may share one OpenMP, whose number numba sets when it starts
         torch.set_num_threads(threads)
     stats[~alive, 5] = 1.0
