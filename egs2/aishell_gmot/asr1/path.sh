@@ -8,6 +8,8 @@ export LC_ALL=C
 export PYTHONIOENCODING=UTF-8
 export PYTHONUTF8=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+# threads that wait sleep: spinning ones slow a shared machine's training many times over
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 # numba and torch share one OpenMP: whoever starts threads resets the other's number
 export NUMBA_NUM_THREADS=${NUMBA_NUM_THREADS:-${OMP_NUM_THREADS}}
 # AISHELL's own conf keeps ESPnet's choice: NCCL off the virtual interfaces
