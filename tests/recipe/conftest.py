@@ -113,7 +113,20 @@ CASES = [
     {"name": "other_config", "argv": common(stage="11", asr_args="--max_epoch 3 --encoder_conf linear_units=24")},
     {"name": "no_gpu", "argv": common(stage="11", asr_tag="gpu", ngpu="64")},
     {"name": "no_model", "argv": common(stage="12", inference_asr_model="valid.acc.best.pth")},
-    {"name": "bpe_lm", "argv": common(stage="4", stop_stage="8", token_type="bpe", nbpe="12", use_lm="true")},
+    {
+        "name": "bpe_lm",
+        "argv": common(
+            stage="4",
+            stop_stage="13",
+            asr_tag="bpe",
+            token_type="bpe",
+            nbpe="12",
+            use_lm="true",
+            inference_lm="valid.loss.best.pth",
+            inference_args="--lm_weight 0.3",
+        ),
+    },
+    {"name": "word_trained", "argv": common(stage="5", stop_stage="13", asr_tag="word", token_type="word")},
     {"name": "bpe_too_large", "argv": common(stage="5", stop_stage="5", token_type="bpe", nbpe="5000")},
     {"name": "wav", "argv": common(stage="3", stop_stage="5", audio_format="wav", dumpdir="dump_wav")},
 ]

@@ -175,6 +175,16 @@ def test_language_model(experiment: Experiment) -> None:
     assert 1 < value < 40
 
 
+def test_pieces_with_a_language_model_and_words_decode_and_score(experiment: Experiment) -> None:
+    assert "bpe_lm" in experiment.outcomes and "score_ter" not in experiment.output("word_trained")
+    bpe = experiment.folder / "exp/asr_bpe"
+    decoded = [path for path in bpe.glob("decode_*/test/score_*/result.txt") if "_lm_" in str(path)]
+    assert {path.parent.name for path in decoded} == {"score_cer", "score_wer", "score_ter"}
+    assert "bpe" in yaml.safe_load((bpe / "config.yaml").read_text())["bpemodel"]
+    assert list((experiment.folder / "exp/asr_word").glob("decode_*/test/score_cer/result.txt"))
+    assert len(read_table(next((experiment.folder / "exp/asr_word").glob("decode_*/test/text")))) == 4
+
+
 def test_errors_name_the_cause(experiment: Experiment) -> None:
     assert re.search(r"asr_train failed: .*--max_epohc.*stats\.\d\.log", experiment.error("misspelt_espnet"))
     assert "alhpa" in experiment.error("misspelt_gmot") and "'alpha'" in experiment.error("misspelt_gmot")
