@@ -159,8 +159,10 @@ class CosineEdges(Edges):
 
     def hadamard(self, other: Edges, weights: Tensor) -> Tensor:
         if isinstance(other, CosineEdges):
-            # (1 − hh')∘(1 − gg') = 1 − hh' − gg' + (hh')∘(gg'), the last through HᵀWG (D × D)
             ours, theirs = self.unit, other.unit
+            if ours.shape[1] <= ours.shape[2]:  # N × N is the smaller way
+                return super().hadamard(other, weights)
+            # (1 − hh')∘(1 − gg') = 1 − hh' − gg' + (hh')∘(gg'), the last through HᵀWG (D × D)
             column = weights.unsqueeze(-1)
             mixed = ours.mT @ (theirs * column)
             linear = ours @ (ours.mT @ column) + theirs @ (theirs.mT @ column)
