@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import shlex
 from collections.abc import Sequence
 
 from espnet_gmot.errors import UserError
@@ -195,11 +194,6 @@ def _pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
                 raise UserError(f"--{name}: give a value")
         pairs.append((name, value))
     return pairs
-
-
-def quote(argv: Sequence[str]) -> str:
-    """The command line as a shell would need it."""
-    return " ".join(shlex.quote(word) for word in argv)
 
 
 def _boolean(text: str) -> bool:
