@@ -32,9 +32,10 @@ SHAPES = {
     "one shape": {"frames": (110, 110), "tokens": (16, 16)},
 }
 OURS = {
-    "coarse": {"epsilon": 0.1, "outer_iterations": 6, "inner_iterations": 20},
-    "quick": {"epsilon": 0.1, "outer_iterations": 10, "inner_iterations": 20},
-    "medium": {"epsilon": 0.1, "outer_iterations": 15, "inner_iterations": 40},
+    "2 x 50": {"outer_iterations": 2, "inner_iterations": 50, "tolerance": 0.0},
+    "3 x 50": {"outer_iterations": 3, "inner_iterations": 50, "tolerance": 0.0},
+    "8 x 50": {"epsilon": 0.07, "outer_iterations": 8, "inner_iterations": 50, "tolerance": 0.0},
+    "loose": {"inner_iterations": 50, "tolerance": 0.05},
     "default": {},
     "precise": {"epsilon": 0.07, "tolerance": 2e-3},
     "fine": {"tolerance": 1e-3},

@@ -25,36 +25,49 @@ __all__ = ["solve", "supports"]
 F32 = np.float32
 Sample = namedtuple("Sample", "cost prior given dense low low_t temporal edges a b epsilon square")
 Settings = namedtuple("Settings", "alpha relative proximal inner tolerance rho_a rho_b")
-Work = namedtuple(
-    "Work", "linear logs plan first kernel base middle coupling x z f p log_a square_a y g q log_b square_b"
-)
+Work = namedtuple("Work", "linear logs plan first kernel middle coupling x z f p log_a square_a y g q log_b square_b")
 DENSE_LIMIT = 2048  # the side up to which factored edges may be made dense
 
 
 @njit(fastmath=FAST, error_model="numpy")
-def _load(cost, prior, given, a, b, alpha, log_a, log_b, linear, logs, plan, rows, columns):
+def _transposed(matrix, rows, columns, out):
+    """out[:rows, :columns] = matrix[:columns, :rows]ᵀ, eight columns at a time."""
+    for start in range(0, columns, 8):
+        for u in range(rows):
+            for t in range(start, min(start + 8, columns)):
+                out[u, t] = matrix[t, u]
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _load(sample, alpha, w, rows, columns):
     """Transposed linear cost and starting plan; returns ⟨|linear|⟩ under the product plan."""
+    a, b, given = sample.a, sample.b, sample.given
+    _transposed(sample.cost, rows, columns, w.linear)
+    if sample.prior.shape[0]:
+        _transposed(sample.prior, rows, columns, w.kernel)  # 0 where there is none
     mass, mean = 0.0, 0.0
     if given.shape[0]:
-        for t in range(columns):
-            for u in range(rows):
-                mass += max(given[t, u], F32(0.0)) * (a[t] > 0) * (b[u] > 0)
-    for t in range(columns):
+        _transposed(given, rows, columns, w.plan)
         for u in range(rows):
-            if a[t] > 0 and b[u] > 0:
-                linear[u, t] = (F32(1.0) - alpha) * cost[t, u]
-                if prior.shape[0]:
-                    linear[u, t] += prior[t, u]
-                mean += abs(linear[u, t]) * a[t] * b[u]
-                plan[u, t] = a[t] * b[u]
-                if mass > 0:
-                    plan[u, t] *= F32(WARM_MIX)
-                    plan[u, t] += F32((1.0 - WARM_MIX) * max(given[t, u], F32(0.0)) / mass)
-                    logs[u, t] = F32(math.log(max(plan[u, t], F32(1e-37))))
-                else:
-                    logs[u, t] = log_a[t] + log_b[u]
-            else:
-                logs[u, t] = k.FLOOR
+            for t in range(columns):
+                w.plan[u, t] = max(w.plan[u, t], F32(0.0)) if a[t] > 0 and b[u] > 0 else F32(0.0)
+                mass += w.plan[u, t]
+    kept = F32((1.0 - WARM_MIX) / mass) if mass > 0 else F32(0.0)
+    mixed = F32(WARM_MIX) if mass > 0 else F32(1.0)
+    for u in range(rows):
+        line, row, logs, more, total = w.linear[u], w.plan[u], w.logs[u], w.kernel[u], F32(0.0)
+        for t in range(columns):
+            inside = a[t] > 0 and b[u] > 0
+            line[t] = (F32(1.0) - alpha) * line[t] + more[t] if inside else F32(0.0)
+            row[t] = kept * row[t] + mixed * a[t] * b[u]
+            logs[t] = w.log_a[t] + w.log_b[u] if inside else k.FLOOR
+            total += abs(line[t]) * a[t]
+        mean += total * b[u]
+    if mass > 0:
+        for u in range(rows):
+            for t in range(columns):
+                if w.plan[u, t] > 0:
+                    w.logs[u, t] = F32(math.log(max(w.plan[u, t], F32(1e-37))))
     return mean
 
 
@@ -93,7 +106,7 @@ def _workspace(sample):
     """Zeroed scratch memory of one sample: the (U, T) matrices have spare rows for the tiled product."""
     columns, rows = sample.a.shape[0], sample.b.shape[0]
     high, wide = -(-rows // 4) * 4, -(-columns // 16) * 16
-    m = np.zeros((6, high, wide), dtype=np.float32)
+    m = np.zeros((5, high, wide), dtype=np.float32)
     s = np.zeros((6, wide), dtype=np.float32)
     r = np.zeros((5, high), dtype=np.float32)
     middle = np.zeros((high if sample.temporal.shape[0] else 0, sample.low.shape[1]), dtype=np.float32)
@@ -105,17 +118,27 @@ def _workspace(sample):
     for t in range(columns):
         s[4, t] = F32(math.log(sample.a[t])) if sample.a[t] > 0 else k.FAR
     return Work(
-        m[0], m[1], m[2], m[3], m[4], m[5], middle, coupling,
+        m[0], m[1], m[2], m[3], m[4], middle, coupling,
         s[0], s[1], s[2], s[3], s[4], s[5], r[0], r[1], r[2], r[3], r[4],
     )  # fmt: skip
 
 
 @njit(fastmath=FAST, error_model="numpy")
-def _multiply(sample, w, target):
-    """target = L · plan · A."""
-    rows, columns = sample.b.shape[0], sample.a.shape[0]
-    s = sample
-    k._cross(w.plan, s.dense, s.low, s.low_t, s.temporal, w.coupling, rows, columns, w.first, target, w.middle)
+def _multiply(sample, w, product_plan):
+    """kernel = L · plan · A; of the product plan b·aᵀ it is (L·b)(A·a)ᵀ, which costs no matrix product."""
+    s, rows, columns = sample, sample.b.shape[0], sample.a.shape[0]
+    if not product_plan:
+        k._apply(w.plan, s.dense, s.low, s.low_t, s.temporal, rows, columns, w.first, w.middle)
+        k.product(w.coupling, w.first, rows, rows, columns, w.kernel)
+        return
+    w.kernel[0, :columns] = s.a
+    k._apply(w.kernel, s.dense, s.low, s.low_t, s.temporal, 1, columns, w.first, w.middle)
+    for u in range(rows):
+        row, centre = w.kernel[u], F32(0.0)
+        for v in range(rows):
+            centre += w.coupling[u, v] * s.b[v]
+        for t in range(columns):
+            row[t] = centre * w.first[0, t]
 
 
 @njit(fastmath=FAST, error_model="numpy")
@@ -154,11 +177,13 @@ def _outer(sample, w, settings, epsilon, slack, first):
     )
     alpha = F32(settings.alpha)
     if alpha > 0:
-        _multiply(sample, w, w.kernel)
+        _multiply(sample, w, first and sample.given.shape[0] == 0)
         if not (exact_a and exact_b):
             _node_squares(sample, w)
     if not settings.proximal:
-        w.logs[:] = w.base
+        for u in range(rows):
+            for t in range(columns):
+                w.logs[u, t] = w.log_a[t] + w.log_b[u] if sample.a[t] > 0 and sample.b[u] > 0 else k.FLOOR
     relaxed = not (exact_a and exact_b)
     _step(w.logs, w.linear, w.kernel, w.square_a, w.square_b, alpha, F32(epsilon), relaxed, rows, columns)
     if first:
@@ -186,7 +211,7 @@ def _assess(sample, w, settings, epsilon, out, stats):
             out[t, u] = w.plan[u, t]
             if w.plan[u, t] > 0:
                 linear += w.plan[u, t] * sample.cost[t, u]
-    _multiply(sample, w, w.kernel)
+    _multiply(sample, w, False)
     _node_squares(sample, w)
     quadratic = sample.square[0] if sample.temporal.shape[0] else 0.0
     for t in range(columns):
@@ -214,24 +239,7 @@ def _solve_sample(sample, settings, heat, out, stats):
     """Solve one sample; `stats` receives linear, quadratic, marginal error, gap, iterations, converged."""
     rows, columns = sample.b.shape[0], sample.a.shape[0]
     w, s = _workspace(sample), sample
-    mean = _load(
-        s.cost,
-        s.prior,
-        s.given,
-        s.a,
-        s.b,
-        F32(settings.alpha),
-        w.log_a,
-        w.log_b,
-        w.linear,
-        w.logs,
-        w.plan,
-        rows,
-        columns,
-    )
-    for u in range(rows):
-        for t in range(columns):
-            w.base[u, t] = w.log_a[t] + w.log_b[u] if s.a[t] > 0 and s.b[u] > 0 else k.FLOOR
+    mean = _load(s, F32(settings.alpha), w, rows, columns)
     epsilon = max(_unit(sample, w, settings, mean), 1e-30)
     change = 1.0
     for step in range(heat.shape[0]):
@@ -262,6 +270,7 @@ def _entry(stamp: str) -> Callable[..., None]:
                 dense[min(i, dense.shape[0] - 1)], low[min(i, low.shape[0] - 1)], low_t[min(i, low_t.shape[0] - 1)],
                 temporal[min(i, temporal.shape[0] - 1)], edges[i], a[i, :t], b[i, :u], epsilon, square[i],
             )  # fmt: skip
+            out[i, t:], out[i, :t, u:] = F32(0.0), F32(0.0)
             _solve_sample(sample, settings, heat, out[i], stats[i])
 
     return solve_batch
@@ -290,7 +299,7 @@ def supports(problem: Problem) -> bool:
 def solve(problem: Problem) -> Solution:
     """`Solution` of a batch by the compiled kernels; bit for bit the same whatever the batch holds."""
     options, batch = problem.options, problem.cost.shape[0]
-    out = torch.zeros_like(problem.cost, memory_format=torch.contiguous_format)
+    out = torch.empty_like(problem.cost, memory_format=torch.contiguous_format)
     stats = np.zeros((batch, 6), dtype=np.float64)
     nothing = np.zeros((1, 0, 0), dtype=np.float32)
     dense, low, low_t, temporal = nothing, nothing, nothing, np.zeros((1, 0), dtype=np.float32)
@@ -342,7 +351,8 @@ def solve(problem: Problem) -> Solution:
     numba.set_parallel_chunksize(0)
     if torch.get_num_threads() != threads:  # both may share one OpenMP, whose number numba sets when it starts
         torch.set_num_threads(threads)
-    stats[~alive, 5] = 1.0
+    if not alive.all():
+        out[torch.from_numpy(~alive)], stats[~alive, 5] = 0.0, 1.0
     columns = torch.from_numpy(stats).to(torch.float32).unbind(1)
     return Solution(out, *columns[:4], columns[4].long(), columns[5] > 0)
 

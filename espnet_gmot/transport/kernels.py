@@ -67,8 +67,8 @@ def _temporal(plan, rows, columns, slope, radius, out):
 
 
 @njit(fastmath=FAST, error_model="numpy")
-def _cross(plan, dense, low, low_t, temporal, edges, rows, columns, first, second, middle):
-    """second = L · plan · A, through first = plan · A; A dense, or constant + temporal − low·lowᵀ."""
+def _apply(plan, dense, low, low_t, temporal, rows, columns, first, middle):
+    """first = plan · A; A dense, or constant + temporal − low·lowᵀ."""
     rank = low.shape[1]
     if temporal.shape[0] == 0:
         product(plan, dense, rows, columns, columns, first)
@@ -83,7 +83,6 @@ def _cross(plan, dense, low, low_t, temporal, edges, rows, columns, first, secon
                 first[u, t] = temporal[0] * mass - first[u, t]
         for term in range(1, temporal.shape[0], 2):
             _temporal(plan, rows, columns, temporal[term], int(temporal[term + 1]), first)
-    product(edges, first, rows, rows, columns, second)
 
 
 @njit(fastmath=FAST, error_model="numpy")

@@ -14,7 +14,7 @@ from espnet_gmot.transport.sinkhorn import NOTHING, round_plan, sinkhorn_log, si
 __all__ = ["Solution", "gw_gradient", "solve"]
 
 FLOOR = -100.0  # log mass under which an entry stays: it may still come back when the gradient turns
-INNER_SHARE = 0.1  # marginal error that a Sinkhorn step may leave, as a share of the plan's last move
+INNER_SHARE = 0.01  # marginal error that a Sinkhorn step may leave, as a share of the plan's last move
 WARM_MIX = 1e-3  # share of the product plan in a given initial plan, so that its zeros are not for ever
 
 
