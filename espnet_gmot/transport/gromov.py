@@ -200,14 +200,14 @@ def _backend(name: str, problem: Problem) -> Callable[[Problem], proximal.Soluti
     if name in ("auto", "numba"):
         if not _has_numba():
             raise ValueError("backend is 'numba', which is not installed; pip install numba, or take 'auto' or 'torch'")
-        from espnet_gmot.transport import compiled
+        from espnet_gmot.transport import numba_backend
 
-        if compiled.supports(problem):
-            return compiled.solve
+        if numba_backend.supports(problem):
+            return numba_backend.solve
         if name == "auto":
             return proximal.solve
         raise ValueError(
-            f"backend is 'numba', which takes float32 on the CPU and balanced problems where edges stay factored; "
+            f"backend is 'numba', which takes float32 on the CPU and edges that are dense or all factored; "
             f"the cost is {problem.cost.dtype} on {problem.cost.device}: take 'auto' or 'torch'"
         )
     if name == "pot":

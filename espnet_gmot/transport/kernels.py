@@ -12,77 +12,12 @@ import math
 import numpy as np
 from numba import njit
 
-from espnet_gmot.transport.vectors import FAST, add_rows, dot_rows, exp32, product
+from espnet_gmot.transport.vectors import FAST, add_rows, dot_rows, exp32
 
 F32 = np.float32
 SAFE = F32(1e13)  # scalings beyond it, or below its inverse, send a step to the log domain
 FLOOR = F32(-100.0)
 FAR = F32(-1e30)
-
-
-@njit(fastmath=FAST, error_model="numpy")
-def _moments(edges, weights, size):
-    """wᵀ(A∘A)w and wᵀAw."""
-    square, mean = 0.0, 0.0
-    for i in range(size):
-        two, one, row = F32(0.0), F32(0.0), edges[i]
-        for k in range(size):
-            weighted = row[k] * weights[k]
-            one += weighted
-            two += row[k] * weighted
-        square += two * weights[i]
-        mean += one * weights[i]
-    return square, mean
-
-
-@njit(fastmath=FAST, error_model="numpy")
-def _squares(edges, weights, size, out):
-    """out = (A∘A)w."""
-    for i in range(size):
-        two, row = F32(0.0), edges[i]
-        for k in range(size):
-            two += row[k] * row[k] * weights[k]
-        out[i] = two
-
-
-@njit(fastmath=FAST, error_model="numpy")
-def _temporal(plan, rows, columns, slope, radius, out):
-    """out += plan @ E with E[i, k] = slope·min(|i − k|, radius), by running sums from the left and from the right."""
-    for u in range(rows):
-        row, line = plan[u], out[u]
-        for backward in range(2):
-            mass, far = 0.0, 0.0  # mass within the radius behind i, and its summed distance to i
-            beyond = 0.0
-            for step in range(columns):
-                i = columns - 1 - step if backward else step
-                line[i] += F32(slope * (far + beyond * radius))
-                mass += row[i]
-                far += mass
-                if step >= radius:
-                    gone = row[i + radius] if backward else row[i - radius]
-                    # it is `radius` behind the next node but one step: leave the window, join the saturated rest
-                    mass -= gone
-                    far -= gone * (radius + 1.0)
-                    beyond += gone
-
-
-@njit(fastmath=FAST, error_model="numpy")
-def _apply(plan, dense, low, low_t, temporal, rows, columns, first, middle):
-    """first = plan · A; A dense, or constant + temporal − low·lowᵀ."""
-    rank = low.shape[1]
-    if temporal.shape[0] == 0:
-        product(plan, dense, rows, columns, columns, first)
-    else:
-        product(plan, low, rows, columns, rank, middle)
-        product(middle, low_t, rows, rank, columns, first)
-        for u in range(rows):
-            mass = F32(0.0)
-            for t in range(columns):
-                mass += plan[u, t]
-            for t in range(columns):
-                first[u, t] = temporal[0] * mass - first[u, t]
-        for term in range(1, temporal.shape[0], 2):
-            _temporal(plan, rows, columns, temporal[term], int(temporal[term + 1]), first)
 
 
 @njit(fastmath=FAST, error_model="numpy")

@@ -9,8 +9,9 @@ import ot
 import torch
 from torch import Tensor
 
+from espnet_gmot.transport.assess import gw_gradient
 from espnet_gmot.transport.problem import Problem
-from espnet_gmot.transport.proximal import Solution, gw_gradient
+from espnet_gmot.transport.proximal import Solution
 
 __all__ = ["solve"]
 
@@ -56,7 +57,7 @@ def solve(problem: Problem) -> Solution:
         )
         plan[i][block] = torch.from_numpy(solved).to(plan)
         iterations[i], converged[i] = steps, fine
-    half, _ = gw_gradient(problem, plan)
+    half = gw_gradient(problem, plan)
     half = torch.where(support, half, 0.0)
     gradient = linear + 2.0 * options.alpha * half
     for i in range(plan.shape[0]):

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from espnet_gmot.transport import cuda
+from espnet_gmot.transport.assess import assess, gw_gradient, marginal_error
 from espnet_gmot.transport.problem import Problem
 from espnet_gmot.transport.sinkhorn import NOTHING, round_plan, sinkhorn_log, sinkhorn_scaling
 
-__all__ = ["Solution", "gw_gradient", "solve"]
+__all__ = ["Solution", "solve"]
 
 FLOOR = -100.0  # log mass under which an entry stays: it may still come back when the gradient turns
 INNER_SHARE = 0.01  # marginal error that a Sinkhorn step may leave, as a share of the plan's last move
@@ -31,89 +33,134 @@ class Solution:
     converged: Tensor
 
 
-def gw_gradient(problem: Problem, plan: Tensor) -> tuple[Tensor, Tensor]:
-    """(A,L)⊗plan, half the gradient of the GW energy, and A·plan·L; both (B, T, U).
+@dataclass
+class State:
+    """What an outer step hands to the next: plan (B, T, U), potentials in units of ε, and each sample's progress."""
 
-    Peyré, Cuturi and Solomon 2016: (A∘A)p 1ᵀ + 1 ((L∘L)q)ᵀ − 2·A·plan·L, with the plan's own marginals p and q.
-    """
-    p, q = plan.sum(2), plan.sum(1)
-    cross = problem.linguistic.apply(problem.acoustic.apply(plan).mT).mT
-    squares = problem.acoustic.hadamard(problem.acoustic, p)[:, :, None] * (q.sum(-1) > 0)[:, None, None]
-    squares = squares + problem.linguistic.hadamard(problem.linguistic, q)[:, None, :]
-    return squares - 2.0 * cross, cross
+    log_plan: Tensor  # (B, T, U), `NOTHING` off the support
+    plan: Tensor  # (B, T, U)
+    f: Tensor  # (B, T, 1)
+    g: Tensor  # (B, 1, U)
+    change: Tensor  # (B,) how far the plan moved, L1
+    error: Tensor  # (B,) of its balanced marginals, L1
+    iterations: Tensor  # (B,)
+    done: Tensor  # (B,) bool
 
 
 def solve(problem: Problem) -> Solution:
     """Solve a batch; every operation is per sample, so results do not depend on the batch."""
-    options, a, b = problem.options, problem.acoustic_weights, problem.linguistic_weights
-    support = problem.support()
-    linear = problem.linear_cost()
-    epsilon = torch.full_like(a.sum(-1), options.epsilon)
-    if options.epsilon_relative:
-        epsilon = epsilon * problem.scale(linear)
-    epsilon = epsilon.clamp(min=1e-30)[:, None, None]
-    log_a, log_b = _log(a)[:, :, None], _log(b)[:, None, :]
-    base = torch.where(support, log_a + log_b, NOTHING)
-    log_plan = base if problem.initial_plan is None else _warm(problem, support)
-    plan, f, g = log_plan.exp(), torch.zeros_like(log_a), torch.zeros_like(log_b)
-    done = a.sum(-1) == 0
-    change = torch.ones_like(epsilon[:, 0, 0])
-    iterations, error = torch.zeros_like(done, dtype=torch.long), torch.zeros_like(a.sum(-1))
-    for step in range(options.outer_iterations):
-        now = epsilon * options.temperature(step)
-        gradient = linear
-        if options.alpha > 0.0:
-            gradient = gradient + 2.0 * options.alpha * _tangent(problem, plan)
-        kernel = (log_plan if options.method == "proximal" else base) - gradient / now
-        kernel = torch.where(support, kernel, NOTHING)
-        if step == 0:
-            f = torch.where(a[:, :, None] > 0, -kernel.amax(2, keepdim=True), 0.0)
-            g = torch.where(b[:, None, :] > 0, -(kernel + f).amax(1, keepdim=True), 0.0)
-        rho = options.rho_acoustic, options.rho_linguistic
-        # early plans move far and need no exact marginals
-        slack = (INNER_SHARE * change).clamp(min=0.1 * options.tolerance) if options.tolerance > 0.0 else None
-        new_f, new_g = _sinkhorn(kernel, log_a, log_b, f, g, now, *rho, options.inner_iterations, slack, done)
-        fresh_log = torch.where(support, (kernel + new_f + new_g).clamp(min=FLOOR), NOTHING)
-        fresh = fresh_log.exp()
-        frozen = done[:, None, None]
-        change = (fresh - plan).abs().sum((1, 2))
-        error = torch.where(done, error, _marginal_error(problem, fresh))
-        log_plan, plan = torch.where(frozen, log_plan, fresh_log), torch.where(frozen, plan, fresh)
-        f, g = torch.where(frozen, f, new_f), torch.where(frozen, g, new_g)
-        iterations = iterations + (~done).long()
-        settled = options.temperature(step) == 1.0
-        done = done | ((change <= options.tolerance) & (error <= options.tolerance) & settled)
-        if plan.device.type == "cpu" and bool(done.all()):
+    steps = Steps(problem)
+    state = steps.start()
+    step, watch = cuda.captured(steps.step, state, problem.options.outer_iterations), cuda.Watch(state.done)
+    for number in range(problem.options.outer_iterations):
+        state = step(state, problem.options.temperature(number))
+        if watch(state.done):
             break
-    balanced = math.isinf(options.rho_acoustic), math.isinf(options.rho_linguistic)
-    plan = torch.where(support, round_plan(plan, a, b, *balanced), 0.0)
-    value, quadratic, gap = _assess(problem, plan, linear, f * epsilon, g * epsilon)
-    return Solution(plan, value, quadratic, error, gap, iterations, done)
+    plan = steps.rounded(state.plan)
+    node, quadratic, gap = steps.assess(plan, state)
+    return Solution(plan, node, quadratic, state.error, gap, state.iterations, state.done)
 
 
-def _sinkhorn(
-    kernel: Tensor,
-    log_a: Tensor,
-    log_b: Tensor,
-    f: Tensor,
-    g: Tensor,
-    epsilon: Tensor,
-    rho_a: float,
-    rho_b: float,
-    iterations: int,
-    slack: Tensor | None,
-    done: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """In the log domain on a GPU; on a CPU by matrix products, and again in the log domain where those overflow."""
-    if kernel.device.type != "cpu":
-        return sinkhorn_log(kernel, log_a, log_b, f, g, epsilon, rho_a, rho_b, iterations, slack)
-    new_f, new_g, safe = sinkhorn_scaling(kernel, log_a, log_b, f, g, epsilon, rho_a, rho_b, iterations, slack)
-    rest = (~(safe | done)).nonzero().squeeze(1)
-    if len(rest):
-        parts = [x[rest] for x in (kernel, log_a, log_b, f, g, epsilon)]
-        again = sinkhorn_log(*parts, rho_a, rho_b, iterations, None if slack is None else slack[rest])
-        new_f[rest], new_g[rest] = again
-    return new_f, new_g
+class Steps:
+    """The outer steps of one batch, and what they share.
+
+    Args:
+        problem: the batch.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        options, a, b = problem.options, problem.acoustic_weights, problem.linguistic_weights
+        self.problem, self.options = problem, options
+        self.support, self.linear = problem.support(), problem.linear_cost()
+        self.scale = problem.scale(self.linear)
+        epsilon = options.epsilon * (self.scale if options.epsilon_relative else torch.ones_like(self.scale))
+        self.epsilon = epsilon.clamp(min=1e-30)[:, None, None]
+        self.log_a, self.log_b = _log(a)[:, :, None], _log(b)[:, None, :]
+        self.base = torch.where(self.support, self.log_a + self.log_b, NOTHING)
+
+    def start(self) -> State:
+        """The given or the product plan, and potentials which keep the first kernel's entries at most 1."""
+        problem, zero = self.problem, torch.zeros_like(self.scale)
+        log_plan = self.base if problem.initial_plan is None else _warm(problem, self.support)
+        kernel = self.kernel(log_plan, log_plan.exp(), self.epsilon * self.options.temperature(0))
+        f = torch.where(self.log_a > NOTHING, -kernel.amax(2, keepdim=True), 0.0)
+        g = torch.where(self.log_b > NOTHING, -(kernel + f).amax(1, keepdim=True), 0.0)
+        done = problem.acoustic_weights.sum(-1) == 0
+        return State(log_plan, log_plan.exp(), f, g, zero + 1.0, zero, torch.zeros_like(done, dtype=torch.long), done)
+
+    def kernel(self, log_plan: Tensor, plan: Tensor, epsilon: Tensor) -> Tensor:
+        """Logarithm of a step's Sinkhorn kernel, (B, T, U)."""
+        gradient = self.linear
+        if self.options.alpha > 0.0:
+            gradient = gradient + 2.0 * self.options.alpha * _tangent(self.problem, plan)
+        kernel = (log_plan if self.options.method == "proximal" else self.base) - gradient / epsilon
+        return torch.where(self.support, kernel, NOTHING)
+
+    def step(self, state: State, heat: float | Tensor) -> State:
+        """One linearisation, solved by Sinkhorn.
+
+        Args:
+            state: where it starts; samples that are done stay as they are.
+            heat: factor on ε.
+        """
+        options, epsilon = self.options, self.epsilon * heat
+        kernel = self.kernel(state.log_plan, state.plan, epsilon)
+        # early plans move far and need no exact marginals
+        slack = (INNER_SHARE * state.change).clamp(min=0.1 * options.tolerance) if options.tolerance > 0.0 else None
+        f, g = self._sinkhorn(kernel, state, epsilon, slack)
+        log_plan = torch.where(self.support, (kernel + f + g).clamp(min=FLOOR), NOTHING)
+        plan, kept = log_plan.exp(), state.done[:, None, None]
+        change = (plan - state.plan).abs().sum((1, 2))
+        fresh = State(
+            log_plan=torch.where(kept, state.log_plan, log_plan),
+            plan=torch.where(kept, state.plan, plan),
+            f=torch.where(kept, state.f, f),
+            g=torch.where(kept, state.g, g),
+            change=change,
+            error=torch.where(state.done, state.error, marginal_error(self.problem, plan)),
+            iterations=state.iterations + (~state.done).long(),
+            done=state.done,
+        )
+        resting = (
+            (change <= options.tolerance) & (fresh.error <= options.tolerance) & (epsilon == self.epsilon)[:, 0, 0]
+        )
+        return self._judged(fresh, resting & ~state.done)
+
+    def _judged(self, state: State, resting: Tensor) -> State:
+        """Which of the plans that rest are done: by the proximal method those that are stationary too."""
+        if resting.device.type == "cpu" and not bool(resting.any()):
+            return state
+        if self.options.method == "proximal":
+            # a plan may rest where mass that it should have has all but vanished, and take long to come back
+            plan = self.rounded(state.plan)
+            stationary = self.assess(plan, state)[2] <= self.options.tolerance * self.scale
+            state.plan = torch.where(resting[:, None, None], plan, state.plan)
+            resting = resting & stationary
+        state.done = state.done | resting
+        return state
+
+    def rounded(self, plan: Tensor) -> Tensor:
+        """The plan with exact marginals where they are balanced, exactly 0 off the support."""
+        problem, exact = self.problem, (math.isinf(self.options.rho_acoustic), math.isinf(self.options.rho_linguistic))
+        rounded = round_plan(plan, problem.acoustic_weights, problem.linguistic_weights, *exact)
+        return torch.where(self.support, rounded, 0.0)
+
+    def assess(self, plan: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """Linear part, energy and gap of a plan, with the potentials of a state."""
+        return assess(self.problem, plan, self.linear, state.f * self.epsilon, state.g * self.epsilon)
+
+    def _sinkhorn(self, kernel: Tensor, state: State, epsilon: Tensor, slack: Tensor | None) -> tuple[Tensor, Tensor]:
+        """In the log domain on a GPU; on a CPU by matrix products, and again in the log domain where those overflow."""
+        parts = [kernel, self.log_a, self.log_b, state.f, state.g, epsilon]
+        effort = (self.options.rho_acoustic, self.options.rho_linguistic, self.options.inner_iterations)
+        if kernel.device.type != "cpu":
+            return sinkhorn_log(*parts, *effort, slack)
+        f, g, safe = sinkhorn_scaling(*parts, *effort, slack)
+        rest = (~(safe | state.done)).nonzero().squeeze(1)
+        if len(rest):
+            again = sinkhorn_log(*(x[rest] for x in parts), *effort, None if slack is None else slack[rest])
+            f[rest], g[rest] = again
+        return f, g
 
 
 def _log(weights: Tensor) -> Tensor:
@@ -132,54 +179,5 @@ def _warm(problem: Problem, support: Tensor) -> Tensor:
 def _tangent(problem: Problem, plan: Tensor) -> Tensor:
     """(A,L)⊗plan, up to terms of one index that a balanced Sinkhorn absorbs."""
     if not problem.options.balanced:
-        return gw_gradient(problem, plan)[0]
+        return gw_gradient(problem, plan)
     return -2.0 * problem.linguistic.apply(problem.acoustic.apply(plan).mT).mT
-
-
-def _marginal_error(problem: Problem, plan: Tensor) -> Tensor:
-    """L1 distance of the plan's balanced marginals, (B,)."""
-    error = torch.zeros_like(plan.sum((1, 2)))
-    if math.isinf(problem.options.rho_acoustic):
-        error = error + (plan.sum(2) - problem.acoustic_weights).abs().sum(-1)
-    if math.isinf(problem.options.rho_linguistic):
-        error = error + (plan.sum(1) - problem.linguistic_weights).abs().sum(-1)
-    return error
-
-
-def _assess(problem: Problem, plan: Tensor, linear: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """⟨cost, plan⟩, the GW energy and the duality gap of the linearised problem at the plan; (B,) each."""
-    options, support = problem.options, problem.support()
-    node = (torch.where(support, problem.cost, 0.0) * plan).sum((1, 2))
-    half, _ = gw_gradient(problem, plan)
-    half = torch.where(support, half, 0.0)
-    quadratic = (half * plan).sum((1, 2)).clamp(min=0.0)
-    gradient = linear + 2.0 * options.alpha * half
-    if options.balanced:  # the steps left out what their potentials would have absorbed
-        rows = problem.acoustic.hadamard(problem.acoustic, plan.sum(2))
-        f = f + 2.0 * options.alpha * rows[:, :, None]
-    # c-transforms make the potentials feasible for ⟨gradient, ·⟩, whose value no plan can then undercut
-    far = torch.where(support, gradient, -NOTHING)
-    g = _conjugate((far - f).amin(1, keepdim=True), problem.linguistic_weights[:, None, :])
-    f = _conjugate((far - g).amin(2, keepdim=True), problem.acoustic_weights[:, :, None])
-    primal = (gradient * plan).sum((1, 2))
-    dual = torch.zeros_like(primal)
-    sides = (
-        (options.rho_acoustic, f.squeeze(2), problem.acoustic_weights, plan.sum(2)),
-        (options.rho_linguistic, g.squeeze(1), problem.linguistic_weights, plan.sum(1)),
-    )
-    for rho, potential, weights, marginal in sides:
-        if math.isinf(rho):
-            dual = dual + (potential * weights).sum(-1)
-        elif rho > 0.0:
-            dual = dual - rho * (weights * torch.expm1((-potential / rho).clamp(max=80.0))).sum(-1)
-            primal = primal + rho * _kl(marginal, weights)
-    return node, quadratic, (primal - dual).clamp(min=0.0)
-
-
-def _conjugate(potential: Tensor, weights: Tensor) -> Tensor:
-    return torch.where(weights > 0, potential, 0.0)
-
-
-def _kl(p: Tensor, q: Tensor) -> Tensor:
-    """Σ p log(p/q) − p + q; q is positive wherever p is."""
-    return (torch.where(p > 0, p * (p.clamp(min=1e-38) / q.clamp(min=1e-38)).log(), 0.0) - p + q).sum(-1)

@@ -1,5 +1,7 @@
 """Factored edges against their own matrices, and the matrices against loops."""
 
+import math
+
 import pytest
 import torch
 
@@ -70,7 +72,8 @@ def test_matrices_equal_loops() -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 @pytest.mark.parametrize("kind", ["cosine", "temporal", "banded", "sum"])
-def test_solver_does_not_care_how_edges_are_stored(kind: str, backend: str) -> None:
+@pytest.mark.parametrize("rho", [(math.inf, math.inf), (0.3, math.inf), (0.5, 0.2)], ids=str)
+def test_solver_does_not_care_how_edges_are_stored(kind: str, backend: str, rho: tuple[float, float]) -> None:
     case = fgw_cases.speech_like(3, (40, 60), (5, 9), width=4)  # rank below half the length: stays factored
     lengths, size = case.acoustic_lengths, case.acoustic.shape[1]
     cosine, temporal = CosineEdges(case.acoustic), TemporalEdges(lengths, size)
@@ -83,6 +86,7 @@ def test_solver_does_not_care_how_edges_are_stored(kind: str, backend: str) -> N
     }[kind]
     cost, _, linguistic, *lengths = case.dense()
     kwargs = {"backend": backend, "tolerance": 0.0, "outer_iterations": 12, "inner_iterations": 30}
+    kwargs |= {"rho_acoustic": rho[0], "rho_linguistic": rho[1]}
     factored = fused_gromov_wasserstein(cost, edges, CosineEdges(case.linguistic), *lengths, **kwargs)
     dense = fused_gromov_wasserstein(cost, edges.dense(), linguistic, *lengths, **kwargs)
     torch.testing.assert_close(factored.value, dense.value, atol=1e-5, rtol=0)

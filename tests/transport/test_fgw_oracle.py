@@ -72,20 +72,22 @@ def test_exact_optimal_transport_at_alpha_zero(seed: int, frames: int, tokens: i
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 10_000), alpha=st.sampled_from([0.1, 0.5, 0.9]))
-def test_never_far_above_pot_on_random_problems(seed: int, alpha: float) -> None:
+def test_stationary_and_never_far_above_pot_on_random_problems(seed: int, alpha: float) -> None:
     case = fgw_cases.speech_like(1, (6, 14), (3, 6), width=4, signal=1.0, seed=seed)
     ours = fused_gromov_wasserstein(*case.dense(), alpha=alpha, **TIGHT)
-    pot = fused_gromov_wasserstein(*case.dense(), alpha=alpha, backend="pot", outer_iterations=1000)
-    # the problem is not convex: both are local minima, ours at times in another basin
     assert ours.gap.item() <= 0.02
-    assert ours.value.item() <= 1.3 * pot.value.item() + 5e-3
+    if alpha < 0.9:  # the nearer to 1, the less convex: both then end in local minima, at times in different ones
+        pot = fused_gromov_wasserstein(*case.dense(), alpha=alpha, backend="pot", outer_iterations=1000)
+        assert ours.value.item() <= 1.2 * pot.value.item() + 1e-3
 
 
-def test_gromov_wasserstein_alone_is_as_good_as_pot_on_average() -> None:
-    case = fgw_cases.speech_like(60, (6, 14), (3, 6), width=4, signal=1.0, seed=5)
-    ours = fused_gromov_wasserstein(*case.dense(), alpha=1.0, **TIGHT)
-    pot = fused_gromov_wasserstein(*case.dense(), alpha=1.0, backend="pot", outer_iterations=1000)
-    assert ours.value.mean().item() <= 1.03 * pot.value.mean().item()
+@pytest.mark.parametrize(("alpha", "worse"), [(0.1, 0.0), (0.5, 0.02), (0.9, 0.1), (1.0, 0.25)])
+def test_better_than_pot_on_average(alpha: float, worse: float) -> None:
+    case = fgw_cases.speech_like(200, (6, 14), (3, 6), width=4, signal=1.0, seed=5)
+    ours = fused_gromov_wasserstein(*case.dense(), alpha=alpha, **TIGHT).value
+    pot = fused_gromov_wasserstein(*case.dense(), alpha=alpha, backend="pot", outer_iterations=1000).value
+    assert ours.mean() <= pot.mean() + 1e-5
+    assert (ours > 1.01 * pot).float().mean() <= worse
 
 
 @settings(max_examples=25, deadline=None)

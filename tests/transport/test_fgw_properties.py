@@ -61,6 +61,7 @@ def test_a_sample_does_not_know_its_batch(backend: str) -> None:
     [
         {},
         {"alpha": 0.0},
+        {"alpha": 1.0},
         {"tolerance": 0.0, "outer_iterations": 15, "inner_iterations": 40},
         {"method": "mirror"},
         {"rho_acoustic": 0.2},

@@ -1,0 +1,91 @@
+"""Outer steps on a GPU: one captured as a CUDA graph and replayed, and a stop that never makes the host wait."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Watch", "captured"]
+
+S = TypeVar("S")
+WORTH = 4  # outer steps from which a capture, about as long as two steps from Python, pays
+
+_refused = False
+
+
+class Watch:
+    """Tells, in time on a CPU and some steps late on a GPU, that every sample is done.
+
+    On a GPU the answer travels beside the work: the host asks whether it has arrived and goes on if not. Samples that
+    are done do not change any more, so a late stop costs time alone.
+    """
+
+    def __init__(self, done: Tensor) -> None:
+        self._on_host = done.device.type == "cpu"
+        self._arrived: torch.cuda.Event | None = None
+        if not self._on_host:
+            self._flag = torch.zeros((), dtype=torch.bool, pin_memory=True)
+
+    def __call__(self, done: Tensor) -> bool:
+        """Whether all of `done` (B,) bool is known to be true."""
+        if self._on_host:
+            return bool(done.all())
+        if self._arrived is None:
+            self._flag.copy_(done.all(), non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+        elif self._arrived.query():
+            self._arrived = None
+            return bool(self._flag)
+        return False
+
+
+def captured(step: Callable[[S, float], S], state: S, steps: int) -> Callable[[S, float], S]:
+    """A step that is replayed as a CUDA graph where the state is on a GPU and enough steps follow; else the step.
+
+    Args:
+        step: a function of the state, a dataclass of tensors, and of a number; it must not wait for the device.
+        state: the first state; the captured step starts from it, and gives the same object every time.
+        steps: how many steps may follow.
+    """
+    global _refused
+    if next(iter(vars(state).values())).device.type != "cuda" or steps < WORTH or _refused:
+        return step
+    try:
+        return _Graph(step, state)
+    except RuntimeError as error:
+        _refused = True
+        logging.getLogger(__name__).warning(
+            "transport: no CUDA graph can be captured here, the solver goes on without, more slowly: %s", error
+        )
+        return step
+
+
+class _Graph:
+    """One step over fixed memory: reads the state there and writes its successor back."""
+
+    def __init__(self, step: Callable[[S, Tensor], S], state: S) -> None:
+        self._state = type(state)(**{f.name: getattr(state, f.name).clone() for f in fields(state)})
+        self._number = torch.ones((), device=next(iter(vars(state).values())).device)
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # libraries set themselves up in a first run, which no capture would survive
+            step(self._state, self._number)
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        # other threads (pinning, communication) may use the device meanwhile
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            fresh = step(self._state, self._number)
+            for field in fields(fresh):
+                getattr(self._state, field.name).copy_(getattr(fresh, field.name))
+
+    def __call__(self, state: S, number: float) -> S:
+        """The next state, in place; `state` must be the last one given, or the one it was captured from."""
+        self._number.fill_(number)
+        self._graph.replay()
+        return self._state
