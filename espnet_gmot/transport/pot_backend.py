@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import ot
@@ -10,29 +11,23 @@ import torch
 from torch import Tensor
 
 from espnet_gmot.transport.assess import gw_gradient
-from espnet_gmot.transport.problem import Problem
+from espnet_gmot.transport.problem import TINY, Options, Problem
 from espnet_gmot.transport.proximal import Solution
+from espnet_gmot.transport.sinkhorn import round_plan
 
 __all__ = ["solve"]
 
 
 def solve(problem: Problem) -> Solution:
-    """`Solution` of a batch by POT [1]_: conditional gradient with an exact linear solver, for balanced problems.
+    """`Solution` of a batch by POT [1]_: conditional gradient with an exact linear solver for exact marginals, its
+    semi-relaxed form where one is relaxed, L-BFGS-B where both are.
 
-    ε, inner iterations and the method are without meaning here. With α = 0 the linear problem is solved exactly,
-    balanced or (majorisation-minimisation) KL-relaxed.
-
-    Raises:
-        ValueError: the problem is none that POT solves in the same sense.
+    ε, inner iterations and the method are without meaning here. With α = 0 a balanced problem is solved exactly.
 
     References:
         .. [1] Flamary et al., "POT: Python optimal transport", JMLR 2021.
     """
     options = problem.options
-    if not options.balanced and options.alpha > 0.0:
-        raise ValueError("backend is 'pot', which has no relaxed marginals with alpha > 0; take 'auto' or 'torch'")
-    if options.alpha == 1.0 and problem.prior is not None:
-        raise ValueError("backend is 'pot', which takes no prior with alpha = 1; take 'auto' or 'torch'")
     plan = torch.zeros_like(problem.cost)
     support = problem.support()
     gap = torch.zeros_like(problem.cost[:, 0, 0]) if problem.cost[0].numel() else problem.cost.sum((1, 2))
@@ -57,6 +52,9 @@ def solve(problem: Problem) -> Solution:
         )
         plan[i][block] = torch.from_numpy(solved).to(plan)
         iterations[i], converged[i] = steps, fine
+    if not options.balanced:
+        exact = math.isinf(options.rho_acoustic), math.isinf(options.rho_linguistic)
+        plan = round_plan(plan, problem.acoustic_weights, problem.linguistic_weights, *exact)
     half = gw_gradient(problem, plan)
     half = torch.where(support, half, 0.0)
     gradient = linear + 2.0 * options.alpha * half
@@ -89,20 +87,72 @@ def _one(
 ) -> tuple[np.ndarray, int, bool]:
     """Plan, steps and convergence of one sample."""
     options = problem.options
-    if options.alpha == 0.0 and options.balanced:
-        return ot.emd(a, b, linear), 1, True
+    if not options.balanced:
+        return _relaxed(linear, acoustic, linguistic, a, b, options, given)
     if options.alpha == 0.0:
-        rho = tuple(1e12 if math.isinf(r) else max(r, 1e-12) for r in (options.rho_acoustic, options.rho_linguistic))
-        return ot.unbalanced.mm_unbalanced(a, b, linear, reg_m=rho, numItermax=100 * options.outer_iterations), 1, True
+        return ot.emd(a, b, linear), 1, True
     given = None if given is None else ot.emd(a, b, -given)  # POT wants a feasible start
-    common = {"symmetric": True, "G0": given, "max_iter": options.outer_iterations, "log": True}
-    if options.alpha == 1.0:
-        plan, log = ot.gromov.gromov_wasserstein(acoustic, linguistic, a, b, **common)
-    else:
-        cost = linear / (1.0 - options.alpha)
-        plan, log = ot.gromov.fused_gromov_wasserstein(cost, acoustic, linguistic, a, b, alpha=options.alpha, **common)
+    share = options.alpha if options.alpha < 1.0 else 0.5  # any, as long as cost and edges keep their proportion
+    plan, log = ot.gromov.fused_gromov_wasserstein(
+        linear * share / ((1.0 - share) * options.alpha),
+        acoustic,
+        linguistic,
+        a,
+        b,
+        alpha=share,
+        symmetric=True,
+        G0=given,
+        max_iter=options.outer_iterations,
+        log=True,
+    )
     steps = max(len(log["loss"]) - 1, 1)
     return plan, steps, steps < options.outer_iterations
+
+
+def _relaxed(
+    linear: np.ndarray,
+    acoustic: np.ndarray,
+    linguistic: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    options: Options,
+    given: np.ndarray | None,
+) -> tuple[np.ndarray, int, bool]:
+    """Plan, iterations and convergence of a sample with one or two KL-relaxed marginals."""
+    exact = math.isinf(options.rho_acoustic), math.isinf(options.rho_linguistic)
+    if exact[1]:  # POT holds the rows' marginal
+        swapped = replace(options, rho_acoustic=options.rho_linguistic, rho_linguistic=options.rho_acoustic)
+        given = None if given is None else given.T
+        plan, steps, fine = _relaxed(linear.T, linguistic, acoustic, b, a, swapped, given)
+        return plan.T, steps, fine
+
+    def half(plan: np.ndarray) -> np.ndarray:
+        rows, columns = acoustic**2 @ plan.sum(1), linguistic**2 @ plan.sum(0)
+        return rows[:, None] + columns[None, :] - 2.0 * acoustic @ plan @ linguistic
+
+    def energy(plan: np.ndarray) -> float:
+        return options.alpha * float((half(plan) * plan).sum())
+
+    start, many = np.outer(a, b) if given is None else given, 10 * options.outer_iterations
+    if not exact[0]:
+        parts = energy, lambda plan: 2.0 * options.alpha * half(plan)
+        rho = options.rho_acoustic, options.rho_linguistic
+        plan, log = ot.unbalanced.lbfgsb_unbalanced(
+            a, b, linear, 1.0, rho, reg_div=parts, G0=start, numItermax=many, log=True
+        )
+        return plan, log["res"].nit, bool(log["res"].success)
+
+    def penalised(plan: np.ndarray) -> float:
+        q = plan.sum(0)
+        return energy(plan) + options.rho_linguistic * float((q * np.log(np.maximum(q, TINY) / b) - q + b).sum())
+
+    def slope(plan: np.ndarray) -> np.ndarray:
+        fill = options.rho_linguistic * np.log(np.maximum(plan.sum(0), TINY) / b)
+        return 2.0 * options.alpha * half(plan) + fill[None, :]
+
+    start = start * (a / np.maximum(start.sum(1), TINY))[:, None]
+    plan, log = ot.optim.semirelaxed_cg(a, b, linear, 1.0, penalised, slope, G0=start, numItermax=many, log=True)
+    return plan, len(log["loss"]) - 1, len(log["loss"]) <= many
 
 
 def _exact_gap(problem: Problem, gradient: Tensor, plan: Tensor, i: int) -> float:
