@@ -10,7 +10,7 @@ from torch import Tensor
 from espnet_gmot.transport.problem import Problem
 from espnet_gmot.transport.sinkhorn import NOTHING
 
-__all__ = ["assess", "gw_gradient", "marginal_error"]
+__all__ = ["assess", "gw_gradient", "marginal_error", "tangent"]
 
 
 def gw_gradient(problem: Problem, plan: Tensor) -> Tensor:
@@ -20,9 +20,18 @@ def gw_gradient(problem: Problem, plan: Tensor) -> Tensor:
     """
     p, q = plan.sum(2), plan.sum(1)
     cross = problem.linguistic.apply(problem.acoustic.apply(plan).mT).mT
-    squares = problem.acoustic.hadamard(problem.acoustic, p)[:, :, None] * (q.sum(-1) > 0)[:, None, None]
-    squares = squares + problem.linguistic.hadamard(problem.linguistic, q)[:, None, :]
+    squares = (
+        problem.acoustic.hadamard(problem.acoustic, p)[:, :, None]
+        + problem.linguistic.hadamard(problem.linguistic, q)[:, None, :]
+    )
     return squares - 2.0 * cross
+
+
+def tangent(problem: Problem, plan: Tensor) -> Tensor:
+    """(A,L)⊗plan, up to terms of one index that a balanced Sinkhorn absorbs."""
+    if not problem.options.balanced:
+        return gw_gradient(problem, plan)
+    return -2.0 * problem.linguistic.apply(problem.acoustic.apply(plan).mT).mT
 
 
 def marginal_error(problem: Problem, plan: Tensor) -> Tensor:

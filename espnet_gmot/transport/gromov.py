@@ -14,6 +14,7 @@ from torch import Tensor
 
 from espnet_gmot.transport import proximal
 from espnet_gmot.transport.edges import Edges, as_edges
+from espnet_gmot.transport.implicit import differentiable
 from espnet_gmot.transport.problem import Options, Problem, make_problem
 
 __all__ = ["FGWResult", "fused_gromov_wasserstein"]
@@ -29,7 +30,7 @@ class FGWResult:
         value: (B,) α·quadratic + (1 − α)·linear; without the prior and without penalties.
         linear: (B,) ⟨cost, plan⟩, the Wasserstein part.
         quadratic: (B,) Σ (A[i,k] − L[j,l])²·plan[i,j]·plan[k,l], the Gromov-Wasserstein part.
-        plan: (B, T, U) the coupling, detached, exactly 0 on padding and where a weight is 0.
+        plan: (B, T, U) the coupling, exactly 0 on padding and where a weight is 0; detached unless asked otherwise.
         marginal_error: (B,) L1 error of the balanced marginals before rounding to feasibility.
         gap: (B,) duality gap of the problem linearised at the plan, ≥ 0 and 0 at a stationary plan; units of the cost.
         iterations: (B,) outer steps taken.
@@ -100,6 +101,7 @@ def fused_gromov_wasserstein(
     method: str = "proximal",
     annealing: float = 1.0,
     initial_plan: Tensor | None = None,
+    plan_gradient: str = "detached",
     backend: str = "auto",
 ) -> FGWResult:
     """Fused Gromov-Wasserstein distance of pairs of padded sequences [1]_, square loss.
@@ -133,6 +135,8 @@ def fused_gromov_wasserstein(
         method: "proximal" (limit: the unregularised problem) or "mirror" (limit: the entropic problem at ε).
         annealing: factor ≥ 1 on ε at the first step, gone geometrically by half of the steps.
         initial_plan: (B, T, U) plan to start from; the product of the weights by default.
+        plan_gradient: "detached", or "implicit": the plan carries a gradient to the cost and to both edges, by implicit
+            differentiation of the entropic problem at its solution; needs method="mirror" and a small tolerance.
         backend: "torch" (any device), "numba" (CPU, one sample per thread), "pot" (POT's conditional gradient with an
             exact linear solver, one sample at a time: a reference) or "auto": numba where it can, else torch.
 
@@ -161,6 +165,11 @@ def fused_gromov_wasserstein(
         method=method,
         annealing=float(annealing),
     )
+    if plan_gradient not in ("detached", "implicit") or (plan_gradient == "implicit" and method != "mirror"):
+        raise ValueError(
+            f"plan_gradient is {plan_gradient!r} with method {method!r}; expected 'detached', or 'implicit' with "
+            "method 'mirror': the proximal plan is that of a linear program, which does not move smoothly"
+        )
     acoustic = as_edges(acoustic_edges, "acoustic_edges")
     linguistic = as_edges(linguistic_edges, "linguistic_edges")
     with torch.autocast(cost.device.type, enabled=False):
@@ -180,12 +189,15 @@ def fused_gromov_wasserstein(
             solution = _backend(backend, problem)(problem)
         leaves = acoustic.tensors + linguistic.tensors
         value, linear, quadratic = _Envelope.apply(problem, solution, cost, *leaves)
+        plan = solution.plan
+        if plan_gradient == "implicit":
+            plan = differentiable(problem, plan, cost, acoustic, linguistic)
     _warn(solution.converged)
     return FGWResult(
         value=value,
         linear=linear,
         quadratic=quadratic,
-        plan=solution.plan,
+        plan=plan,
         marginal_error=solution.marginal_error,
         gap=solution.gap,
         iterations=solution.iterations,

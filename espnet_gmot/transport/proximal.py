@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from espnet_gmot.transport import cuda
-from espnet_gmot.transport.assess import assess, gw_gradient, marginal_error
+from espnet_gmot.transport.assess import assess, marginal_error, tangent
 from espnet_gmot.transport.problem import Problem
 from espnet_gmot.transport.sinkhorn import NOTHING, round_plan, sinkhorn_log, sinkhorn_scaling
 
@@ -92,7 +92,7 @@ class Steps:
         """Logarithm of a step's Sinkhorn kernel, (B, T, U)."""
         gradient = self.linear
         if self.options.alpha > 0.0:
-            gradient = gradient + 2.0 * self.options.alpha * _tangent(self.problem, plan)
+            gradient = gradient + 2.0 * self.options.alpha * tangent(self.problem, plan)
         kernel = (log_plan if self.options.method == "proximal" else self.base) - gradient / epsilon
         return torch.where(self.support, kernel, NOTHING)
 
@@ -174,10 +174,3 @@ def _warm(problem: Problem, support: Tensor) -> Tensor:
     product = problem.acoustic_weights[:, :, None] * problem.linguistic_weights[:, None, :]
     mixed = (1.0 - WARM_MIX) * given + WARM_MIX * product
     return torch.where(support, mixed.clamp(min=1e-38).log(), NOTHING)
-
-
-def _tangent(problem: Problem, plan: Tensor) -> Tensor:
-    """(A,L)⊗plan, up to terms of one index that a balanced Sinkhorn absorbs."""
-    if not problem.options.balanced:
-        return gw_gradient(problem, plan)
-    return -2.0 * problem.linguistic.apply(problem.acoustic.apply(plan).mT).mT
