@@ -1,0 +1,98 @@
+"""The torch solver as a GPU runs it: it asks for no number on the way; where a GPU is at hand, it equals the CPU."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from espnet_gmot.transport import CosineEdges, Edges, SumEdges, TemporalEdges, cuda, fused_gromov_wasserstein
+from espnet_gmot.transport.edges import as_edges
+from espnet_gmot.transport.problem import Options, Problem, make_problem
+from espnet_gmot.transport.proximal import Steps
+from tests.transport import fgw_cases
+
+OPTIONS = [
+    {},
+    {"alpha": 0.0},
+    {"method": "mirror"},
+    {"rho_acoustic": 0.2},
+    {"rho_acoustic": 0.5, "rho_linguistic": 0.3},
+    {"annealing": 8.0},
+    {"tolerance": 0.0, "outer_iterations": 5},
+]
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+def edges(kind: str, case: fgw_cases.Case) -> Edges:
+    """Acoustic edges of a kind, on the case's device."""
+    lengths, size = case.acoustic_lengths, case.acoustic.shape[1]
+    cosine, temporal = CosineEdges(case.acoustic), TemporalEdges(lengths, size)
+    banded = TemporalEdges(lengths, size, 5)
+    return {"dense": as_edges(cosine.dense()), "cosine": cosine, "sum": SumEdges([(0.4, cosine), (0.6, banded)])}.get(
+        kind, temporal
+    )
+
+
+def moved(case: fgw_cases.Case, device: str) -> fgw_cases.Case:
+    return fgw_cases.Case(*(tensor.to(device) for tensor in vars(case).values()))
+
+
+def problem(case: fgw_cases.Case, kind: str, options: dict, device: str = "cpu") -> Problem:
+    """The case's problem on a device; cosine_cost's autocast knows no meta device, so its result is moved."""
+    cost, _, linguistic, *lengths = (tensor.to(device) for tensor in case.dense())
+    acoustic = edges(kind, moved(case, device))
+    return make_problem(cost, acoustic, as_edges(linguistic), *lengths, None, None, None, None, Options(**options))
+
+
+@pytest.mark.parametrize("kind", ["dense", "cosine", "temporal", "sum"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_no_step_waits_for_the_device(kind: str, options: dict) -> None:
+    """On torch's meta device, tensors have no numbers: whatever asked for one would raise."""
+    steps = Steps(problem(fgw_cases.speech_like(3), kind, options, "meta"))
+    state = steps.step(steps.start(), torch.ones((), device="meta"))
+    assert state.plan.shape == (3, 30, 8) and state.plan.device.type == "meta"
+    assert all(part.shape == (3,) for part in steps.assess(steps.rounded(state.plan), state))
+    with pytest.raises(RuntimeError):  # so the test can fail
+        bool(state.done.all())
+
+
+def test_a_cpu_needs_neither_graph_nor_late_stop() -> None:
+    steps = Steps(problem(fgw_cases.speech_like(3), "dense", {}))
+    state = steps.start()
+    assert cuda.captured(steps.step, state, 100) == steps.step
+    watch = cuda.Watch(state.done)
+    assert not watch(state.done) and watch(~state.done)
+
+
+@pytest.fixture
+def strict() -> Iterator[None]:
+    """A GPU on which every hidden wait is an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@gpu
+@pytest.mark.parametrize("kind", ["dense", "cosine", "temporal", "sum"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_gpu_equals_the_cpu(kind: str, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = fgw_cases.speech_like(6, (20, 40), (4, 9))
+    results = []
+    for device, worth in (("cpu", 4), ("cuda", 4), ("cuda", math.inf)):  # with graphs and without
+        monkeypatch.setattr(cuda, "WORTH", worth)
+        there = moved(case, device)
+        cost, _, linguistic, *lengths = there.dense()
+        result = fused_gromov_wasserstein(cost, edges(kind, there), linguistic, *lengths, backend="torch", **options)
+        results.append((result.value.cpu(), result.plan.cpu(), result.iterations.cpu()))
+    assert not cuda._refused
+    for value, plan, iterations in results[1:]:
+        torch.testing.assert_close(value, results[0][0], atol=1e-5, rtol=0)
+        assert (plan - results[0][1]).abs().sum((1, 2)).max() < 2e-2
+        assert (iterations - results[0][2]).abs().max() <= 1
+
+
+@gpu
+def test_a_gpu_never_makes_the_host_wait(strict: None) -> None:
+    args = moved(fgw_cases.speech_like(6, (20, 40), (4, 9)), "cuda").dense()
+    assert fused_gromov_wasserstein(*args).value.device.type == "cuda"
