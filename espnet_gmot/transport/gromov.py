@@ -211,7 +211,9 @@ def _backend(name: str, problem: Problem) -> Callable[[Problem], proximal.Soluti
         return proximal.solve
     if name in ("auto", "numba"):
         if not _has_numba():
-            raise ValueError("backend is 'numba', which is not installed; pip install numba, or take 'auto' or 'torch'")
+            raise ValueError(
+                "backend is 'numba', which is not installed: pip install 'espnet_gmot[fast]', or take 'auto' or 'torch'"
+            )
         from espnet_gmot.transport import numba_backend
 
         if numba_backend.supports(problem):
@@ -224,7 +226,9 @@ def _backend(name: str, problem: Problem) -> Callable[[Problem], proximal.Soluti
         )
     if name == "pot":
         if importlib.util.find_spec("ot") is None:
-            raise ValueError("backend is 'pot', which is not installed; pip install pot, or take 'auto' or 'torch'")
+            raise ValueError(
+                "backend is 'pot', which is not installed: pip install 'espnet_gmot[pot]', or take 'auto' or 'torch'"
+            )
         from espnet_gmot.transport import pot_backend
 
         return pot_backend.solve
