@@ -109,7 +109,10 @@ class GMOTConfig:
             ``teacher`` that ``dump-teacher`` wrote.
         teacher_width: columns of the teacher's features, those of all its layers together; needed where ``teacher``
             is None.
-        teacher_layer: hidden layer of the online teacher (-1 is the last); a list has one for every tap.
+        teacher_layer: hidden layer of the online teacher (-1 is the last); a list has one for every tap, or with
+            ``teacher_mix`` those to mix.
+        teacher_mix: learn a mix of the layers in ``teacher_layer``, see :class:`espnet_gmot.mix.LayerMix`; every tap
+            has its own.
         teacher_stats: folder of a dump-teacher --normalise run whose statistics the online teacher uses.
         special_tokens: keep the online teacher's rows of [CLS] and [SEP].
         centre: subtract the running mean of the teacher's features (PLM spaces are anisotropic).
@@ -157,6 +160,7 @@ class GMOTConfig:
     teacher: str | None = None
     teacher_width: int | None = None
     teacher_layer: int | list[int] = -1
+    teacher_mix: bool = False
     teacher_stats: str | None = None
     special_tokens: bool = False
     centre: bool = True
@@ -175,10 +179,21 @@ class GMOTConfig:
             raise UserError(
                 "gmot_conf: residual: true needs adapter: linear and tap: encoder, to merge into the CTC head"
             )
-        if len(self.taps) != len(self.layers) or isinstance(self.tap, list) != isinstance(self.teacher_layer, list):
+        if self.teacher_mix and len(self.layers) < 2:
+            raise UserError(
+                f"gmot_conf: teacher_mix: true mixes several layers, but teacher_layer is {self.teacher_layer}: "
+                "give a list, such as [4, 8, 12]"
+            )
+        alike = isinstance(self.tap, list) == isinstance(self.teacher_layer, list)
+        if not self.teacher_mix and not (alike and len(self.taps) == len(self.layers)):
             raise UserError(
                 f"gmot_conf: tap: {self.tap} and teacher_layer: {self.teacher_layer} are no pairs: "
-                "give one of each, or two lists of as many"
+                "give one of each, two lists of as many, or teacher_mix: true"
+            )
+        if self.teacher_width is not None and self.teacher_width % len(self.layers):
+            raise UserError(
+                f"gmot_conf: teacher_width: {self.teacher_width} is not that of {len(self.layers)} layers side by "
+                f"side: give dump-teacher the layers {self.layers}"
             )
         if self.backend == "pot" and (self.rho_acoustic, self.rho_linguistic) != (math.inf, math.inf):
             raise UserError(

@@ -9,6 +9,7 @@ from espnet_gmot.adapter import Adapter
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
 from espnet_gmot.graph import Graph
+from espnet_gmot.mix import LayerMix
 from espnet_gmot.pooling import CIF, Attention
 from espnet_gmot.schedule import Now, at
 from espnet_gmot.transport import FGWResult, cosine_cost, diagonal_prior, fused_gromov_wasserstein, order_prior
@@ -33,14 +34,16 @@ class GMOTLoss(torch.nn.Module):
         if config.teacher_width is None:
             raise UserError("gmot_conf: teacher_width is missing: set it to the columns of the teacher's features")
         self.config = config
-        self.adapter = Adapter(width, config.teacher_width, config.adapter, config.adapter_hidden)
+        self.mix = LayerMix(len(config.layers)) if config.teacher_mix else None
+        columns = config.teacher_width // len(config.layers) if self.mix else config.teacher_width
+        self.adapter = Adapter(width, columns, config.adapter, config.adapter_hidden)
         self.back: torch.nn.Linear | None = None
         if config.residual:
-            self.back = torch.nn.Linear(config.teacher_width, width)
+            self.back = torch.nn.Linear(columns, width)
             torch.nn.init.zeros_(self.back.weight)  # training starts from the stock model
             torch.nn.init.zeros_(self.back.bias)
         pooling = {"attention": Attention, "cif": CIF, "transport": None}[config.coupling]
-        self.pooling = pooling(config.teacher_width) if pooling else None
+        self.pooling = pooling(columns) if pooling else None
         self._pass_begins = True
         # Buffers, so that a resumed run goes on where it stopped
         self.register_buffer("teacher_mean", torch.zeros(config.teacher_width))
@@ -60,13 +63,14 @@ class GMOTLoss(torch.nn.Module):
         Args:
             features: (B, T, width) acoustic features.
             lengths: (B,) their frames.
-            teacher: (B, U, D) the teacher's features, no gradient.
+            teacher: (B, U, D) the teacher's features, no gradient; all layers side by side where they are mixed.
             teacher_lengths: (B,) their tokens.
             frame_weights: (B, T) how much each frame counts, or None for all alike.
 
         Returns:
             The loss (a scalar, mean over the batch) and the statistics ``loss_gmot`` (as added), ``loss_wd``,
-            ``loss_gwd``, ``loss_align`` (unweighted), ``marginal_error``, ``iterations`` and ``converged`` (a share).
+            ``loss_gwd``, ``loss_align`` (unweighted), ``marginal_error``, ``iterations``, ``converged`` (a share), and
+            ``mix_N``, the share of layer N in a mix.
 
         Raises:
             UserError: where the teacher's features aren't as wide as ``teacher_width``.
@@ -79,7 +83,9 @@ class GMOTLoss(torch.nn.Module):
         now = self._now()
         with torch.autocast(features.device.type, enabled=False):
             acoustic = Graph(self.adapter(features.float()), lengths, frame_weights).stacked(self.config.stack)
-            linguistic = Graph(self._centred(teacher.float(), teacher_lengths), teacher_lengths)
+            rows = self._centred(teacher.float(), teacher_lengths)
+            # centred first: the mean of a mix that changes would lag behind
+            linguistic = Graph(rows if self.mix is None else self.mix(rows), teacher_lengths)
             if self.pooling is None:
                 plan, distance, stats = self._transported(acoustic, linguistic, now)
             else:
@@ -87,6 +93,8 @@ class GMOTLoss(torch.nn.Module):
             align = alignment(acoustic.nodes, linguistic.nodes, plan, teacher_lengths)
             loss = now.weight * (distance + self.config.w_align * align)
         stats = {"loss_gmot": loss, "loss_align": align, **stats}
+        if self.mix is not None:
+            stats |= {f"mix_{layer}": share for layer, share in zip(self.config.layers, self.mix.weights, strict=True)}
         return loss, {name: value.detach() for name, value in stats.items()}
 
     def _transported(
@@ -177,10 +185,10 @@ class GMOTLoss(torch.nn.Module):
 
 
 class LayeredLoss(torch.nn.Module):
-    """Several transfers at once: one for every tied pair of an acoustic place and a layer of the teacher.
+    """Several transfers at once: every acoustic place has its layer of the teacher, or its own mix of them all.
 
     Args:
-        config: the options; ``tap`` and ``teacher_layer`` are lists.
+        config: the options; ``tap`` is a list, and ``teacher_layer`` too.
         widths: columns of the acoustic features at each place.
 
     Hierarchical transfer as in HCSA (arXiv 2309.16093).
@@ -188,13 +196,13 @@ class LayeredLoss(torch.nn.Module):
 
     def __init__(self, config: GMOTConfig, widths: list[int]) -> None:
         super().__init__()
-        columns, rest = divmod(config.teacher_width or 0, len(widths))
-        if columns == 0 or rest:
-            raise UserError(
-                f"gmot_conf: teacher_width: {config.teacher_width} is not that of {len(widths)} layers side by side: "
-                f"give dump-teacher the layers {config.layers}"
-            )
-        single = {**config.to_dict(), "teacher_width": columns, "teacher_layer": -1}
+        self.mixed = config.teacher_mix
+        single = config.to_dict()
+        if not config.teacher_mix:
+            single |= {
+                "teacher_width": config.teacher_width and config.teacher_width // len(widths),
+                "teacher_layer": -1,
+            }
         self.losses = torch.nn.ModuleList(
             GMOTLoss(GMOTConfig(**{**single, "tap": place}), width)
             for place, width in zip(config.taps, widths, strict=True)
@@ -215,11 +223,7 @@ class LayeredLoss(torch.nn.Module):
             teacher_lengths: (B,) their tokens.
             frame_weights: (B, T) how much each frame counts, or None for all alike.
         """
-        if teacher.shape[-1] % len(self.losses):
-            raise UserError(
-                f"gmot: the teacher's {teacher.shape[-1]} columns are not those of {len(self.losses)} layers"
-            )
-        layers = teacher.chunk(len(self.losses), dim=-1)
+        layers = [teacher] * len(self.losses) if self.mixed else teacher.tensor_split(len(self.losses), dim=-1)
         results = [
             loss(nodes, lengths, layer, teacher_lengths, frame_weights)
             for loss, (nodes, lengths), layer in zip(self.losses, features, layers, strict=True)

@@ -105,9 +105,12 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
         weights = self._speech_probability(encoded) if self.gmot_config.frame_weights == "blank" else None
         if teacher is None:
             teacher, teacher_lengths = self._ask_teacher(text, text_lengths, encoded.device)
-        features = [
-            taps[name].features(lengths) if name in taps else (encoded, lengths) for name in self.gmot_config.taps
-        ]
+        features = [taps[name].features() if name in taps else (encoded, lengths) for name in self.gmot_config.taps]
+        if weights is not None and any(nodes.shape[:2] != weights.shape for nodes, _ in features):
+            raise UserError(
+                f"gmot_conf: frame_weights: blank weighs what the encoder gives, but tap: {self.gmot_config.tap} has "
+                "another number of frames: use uniform"
+            )
         if isinstance(self.gmot, LayeredLoss):
             transfer, more = self.gmot(features, teacher, teacher_lengths, weights)
         else:

@@ -1,8 +1,13 @@
 """Where the acoustic graph comes from: named places of an ESPnet model."""
 
+import operator
+
 import torch
 
 from espnet_gmot.errors import UserError
+
+#: Where ESPnet's encoders keep their blocks: OpenAI's Whisper, torchaudio's HuBERT, all of ESPnet's own.
+_BLOCKS = ("encoders.blocks", "hubert_pretrain_model.wav2vec2.encoder.transformer.layers", "encoders")
 
 
 class Tap:
@@ -10,25 +15,28 @@ class Tap:
 
     Args:
         model: the ESPnet model.
-        name: ``encoder.N`` (block N of ``encoder.encoders``) or ``frontend``. The output of the whole encoder needs
-            no tap: the host sees it in ``encode``.
+        name: ``encoder.N`` (block N of the encoder) or ``frontend``. The output of the whole encoder needs no tap: the
+            host sees it in ``encode``.
 
     Raises:
         UserError: where the model has no such place.
     """
 
     def __init__(self, model: torch.nn.Module, name: str) -> None:
-        self.name = name
-        self.module = _place(model, name)
+        self.name, self.module, self.encoder = name, _place(model, name), model.encoder
         self.output: object = None
+        self.lengths: torch.Tensor | None = None
 
     def __enter__(self) -> "Tap":
-        self.output = None
-        self._hook = self.module.register_forward_hook(self._keep)
+        self.output = self.lengths = None
+        self._hooks = [self.module.register_forward_hook(self._keep)]
+        if self.name != "frontend":
+            self._hooks.append(self.encoder.register_forward_hook(self._keep_lengths))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
     def _keep(self, module: torch.nn.Module, inputs: object, output: object) -> None:
         if self.name == "frontend":
@@ -36,40 +44,43 @@ class Tap:
             output = (output[0].clone(), output[1])
         self.output = output
 
-    def features(self, encoder_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What was kept: features (B, T, width) and their lengths (B,).
+    def _keep_lengths(self, module: torch.nn.Module, inputs: object, output: tuple) -> None:
+        self.lengths = output[1]  # before a postencoder, which may change the frame rate
 
-        Args:
-            encoder_lengths: (B,) frames of the encoder's output, which every block shares.
+    def features(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What was kept: features (B, T, width) and their lengths (B,).
 
         Raises:
             UserError: where the block didn't run.
         """
-        output = self.output
-        if output is None:
+        if self.output is None:
             raise UserError(f"gmot_conf: tap: '{self.name}' was skipped in this step: set layer_drop_rate: 0.0")
         if self.name == "frontend":
-            return output[0], output[1]
-        while isinstance(output, tuple):  # blocks give (x, mask), x itself (features, positions) where relative
-            output = output[0]
-        return output, encoder_lengths
+            return self.output
+        # ESPnet's blocks give (features, mask, …), features being (features, positions) where these are relative;
+        # the mask counts where frames are dropped between the blocks (ctc_trim)
+        nodes, *more = self.output if isinstance(self.output, tuple) else (self.output,)
+        nodes = nodes[0] if isinstance(nodes, tuple) else nodes
+        if more and isinstance(more[0], torch.Tensor) and more[0].shape == (nodes.shape[0], 1, nodes.shape[1]):
+            return nodes, more[0].sum((1, 2))
+        return nodes, self.lengths
 
 
-def width(model: torch.nn.Module, name: str, encoder_width: int) -> int:
+def width(model: torch.nn.Module, name: str, encoded_width: int) -> int:
     """Columns of the features at a place of the model.
 
     Args:
         model: the ESPnet model.
         name: ``encoder``, ``encoder.N`` or ``frontend``.
-        encoder_width: columns of the encoder's blocks and output.
+        encoded_width: columns of what the model's ``encode`` gives.
 
     Raises:
         UserError: where the model has no such place.
     """
     if name == "encoder":
-        return encoder_width
+        return encoded_width
     place = _place(model, name)
-    return place.output_size() if name == "frontend" else encoder_width
+    return place.output_size() if name == "frontend" else model.encoder.output_size()
 
 
 def _place(model: torch.nn.Module, name: str) -> torch.nn.Module:
@@ -77,10 +88,26 @@ def _place(model: torch.nn.Module, name: str) -> torch.nn.Module:
         if model.frontend is None:
             raise UserError("gmot_conf: tap: 'frontend', but this model reads extracted features: use tap: encoder")
         return model.frontend
-    blocks = getattr(model.encoder, "encoders", None)
     kind, _, number = name.partition(".")
-    if kind != "encoder" or not number.isdecimal() or blocks is None:
+    if kind != "encoder" or not number.isdecimal():
         raise UserError(f"gmot_conf: tap: unknown place '{name}': use encoder, encoder.N or frontend")
+    blocks = _blocks(model.encoder, name)
     if int(number) >= len(blocks):
         raise UserError(f"gmot_conf: tap: '{name}', but the encoder's blocks are 0 to {len(blocks) - 1}")
     return blocks[int(number)]
+
+
+def _blocks(encoder: torch.nn.Module, name: str) -> torch.nn.Sequential | torch.nn.ModuleList:
+    """The blocks of an ESPnet encoder, in the order in which they run."""
+    if getattr(encoder, "block_size", 0):
+        raise UserError(f"gmot_conf: tap: '{name}', but this encoder cuts its input: block_size: 0, or tap: encoder")
+    for path in _BLOCKS:
+        try:
+            blocks = operator.attrgetter(path)(encoder)
+        except AttributeError:
+            continue
+        if isinstance(blocks, (torch.nn.Sequential, torch.nn.ModuleList)):
+            return blocks
+    raise UserError(
+        f"gmot_conf: tap: '{name}', but the blocks of {type(encoder).__name__} can't be told apart: use tap: encoder"
+    )

@@ -10,13 +10,28 @@ import torch
 import yaml
 
 TOKENS = ["<blank>", "<unk>", *"今天气很好我们去", "<sos/eos>"]
-BLOCK = {"output_size": 16, "attention_heads": 2, "linear_units": 16, "num_blocks": 2, "input_layer": "linear"}
+BLOCK = {"output_size": 16, "attention_heads": 2, "num_blocks": 2, "input_layer": "linear"}
 QUIET = {"dropout_rate": 0.0, "positional_dropout_rate": 0.0, "attention_dropout_rate": 0.0}
+FEED = {**BLOCK, **QUIET, "linear_units": 16}
+GATED = {"cgmlp_linear_units": 16, "cgmlp_conv_kernel": 3}
+#: Of ESPnet 202511's encoders: no Zipformer (it has none), nor those that need fairseq or longformer.
 ENCODERS: dict[str, dict[str, Any]] = {
-    "conformer": {**BLOCK, **QUIET, "cnn_module_kernel": 3},
-    "e_branchformer": {**BLOCK, **QUIET, "cgmlp_linear_units": 16, "cgmlp_conv_kernel": 3, "merge_conv_kernel": 3},
-    "transformer": {**BLOCK, **QUIET},
+    "conformer": {**FEED, "cnn_module_kernel": 3, "rel_pos_type": "latest"},
+    "multiconv_conformer": {
+        **FEED,
+        "cgmlp_linear_units": 16,
+        "multicgmlp_kernel_sizes": "3,5",
+        "multicgmlp_merge_conv_kernel": 3,
+    },
+    "contextual_block_conformer": {**FEED, "cnn_module_kernel": 3, "block_size": 0},
+    "branchformer": {**BLOCK, **QUIET, **GATED},
+    "e_branchformer": {**FEED, **GATED, "merge_conv_kernel": 3},
+    "transformer": FEED,
+    "whisper": {"whisper_model": "tiny"},
+    "rnn": {"num_layers": 1, "hidden_size": 16, "output_size": 16},
 }
+#: Those that read waveforms, and so need no frontend.
+RAW = ("whisper", "torchaudiohubert")
 HOSTS: dict[str, dict[str, Any]] = {
     "ctc": {"model_conf": {"ctc_weight": 1.0}},
     "hybrid": {
@@ -39,13 +54,28 @@ HOSTS: dict[str, dict[str, Any]] = {
 }
 
 
+def tiny_whisper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let openai-whisper load a random model of two blocks, 16 wide."""
+    whisper = pytest.importorskip("whisper", reason="encoder: whisper needs openai-whisper")
+    size = {"n_mels": 80, "n_audio_ctx": 40, "n_audio_state": 16, "n_audio_head": 2, "n_audio_layer": 2}
+    size |= {"n_vocab": 8, "n_text_ctx": 4, "n_text_state": 8, "n_text_head": 1, "n_text_layer": 1}
+    model = whisper.model.Whisper(whisper.model.ModelDimensions(**size))
+    monkeypatch.setattr(whisper, "load_model", lambda *_, **__: model)
+    # ESPnet asks for a constant that releases since large-v3 lack
+    monkeypatch.setattr(whisper.audio, "N_MELS", 80, raising=False)
+
+
 @pytest.fixture
-def build(task: ModuleType, tmp_path: Path) -> Callable[..., torch.nn.Module]:
+def build(task: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., torch.nn.Module]:
     """A function that builds a model: build(host, encoder, model="gmot", gmot_conf=…, other options)."""
 
     def build(host: str = "ctc", encoder: str = "conformer", *, gmot_conf: dict | None = None, **more: Any) -> Any:
-        config = {"token_list": TOKENS, "input_size": 8, "encoder": encoder, "encoder_conf": ENCODERS[encoder]}
-        config |= {"normalize": None, "output_dir": str(tmp_path), **HOSTS[host], "model": "gmot", **more}
+        torch.manual_seed(3)
+        if encoder == "whisper":
+            tiny_whisper(monkeypatch)
+        config = {"token_list": TOKENS, "input_size": 1 if encoder in RAW else 8, "encoder": encoder}
+        config |= {"encoder_conf": ENCODERS.get(encoder), "normalize": None, "output_dir": str(tmp_path)}
+        config |= {**HOSTS[host], "model": "gmot", **more}
         if gmot_conf is not None:
             config["model_conf"] = {**config["model_conf"], "gmot_conf": gmot_conf}
         path = tmp_path / "train.yaml"
@@ -59,20 +89,31 @@ def build(task: ModuleType, tmp_path: Path) -> Callable[..., torch.nn.Module]:
     return build
 
 
-@pytest.fixture
-def batch() -> dict[str, torch.Tensor]:
-    """Two utterances of features with transcripts and a teacher's features, as ESPnet's collate function gives them."""
+def batch_of(encoder: str = "conformer") -> dict[str, torch.Tensor]:
+    """Two utterances with transcripts and a teacher's features, as ESPnet's collate function gives them.
+
+    20 and 15 frames of features, or waveforms of which Whisper makes as many.
+    """
     torch.manual_seed(4)
     speech, teacher = torch.randn(2, 20, 8), torch.randn(2, 4, 12)
-    speech[1, 15:], teacher[1, 3:] = 0, 0
+    if encoder in RAW:
+        speech = torch.randn(2, 6400)
+    lengths = [speech.shape[1], speech.shape[1] * 3 // 4]
+    speech[1, lengths[1] :], teacher[1, 3:] = 0, 0
     return {
         "speech": speech,
-        "speech_lengths": torch.tensor([20, 15]),
+        "speech_lengths": torch.tensor(lengths),
         "text": torch.tensor([[2, 3, 4, 5], [8, 9, 6, -1]]),
         "text_lengths": torch.tensor([4, 3]),
         "teacher": teacher,
         "teacher_lengths": torch.tensor([4, 3]),
     }
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    """Two utterances of features."""
+    return batch_of()
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from espnet_gmot.config import PRESETS
 from espnet_gmot.errors import UserError
-from tests.hosts.conftest import ENCODERS, HOSTS
+from tests.hosts.conftest import ENCODERS, HOSTS, batch_of
 
 pytestmark = pytest.mark.espnet
-STATS = {"loss_gmot", "loss_wd", "loss_gwd", "loss_align", "marginal_error", "iterations"}
+TRANSPORT = {"loss_gmot", "loss_wd", "loss_gwd", "loss_align", "marginal_error", "iterations"}
+POOLING = {"loss_gmot", "loss_align", "loss_quantity"}
+STATISTICS = {"ctc": {"loss"}, "kd-att": POOLING, "kd-cif": POOLING}
 GMOT = {"teacher_width": 12, "backend": "torch"}
 
 
@@ -18,21 +21,57 @@ def stock_batch(batch: dict) -> dict:
     return {name: value.clone() for name, value in batch.items() if not name.startswith("teacher")}
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+def options_of(preset: str, encoder: str) -> dict:
+    """A preset on the tiny models: two tied layers instead of three."""
+    if preset == "ctc":
+        return {"preset": preset}
+    first = "encoder" if encoder == "rnn" else "encoder.0"  # the one encoder here that has no blocks
+    tied = {"tap": [first, "encoder"], "teacher_layer": [1, 2]} if preset == "hcsa" else {}
+    return {**GMOT, "preset": preset, **tied}
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict:
+    """Parameters and loss of each stock model that has been built."""
+    return {}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("host", HOSTS)
-def test_loss_is_the_stock_loss_plus_the_transfer(build: Callable, batch: dict, host: str, encoder: str) -> None:
-    stock = build(host, encoder, model="espnet")
-    model = build(host, encoder, gmot_conf=dict(GMOT))
-    model.load_state_dict(stock.state_dict(), strict=False)
-    plain, _, _ = stock(**stock_batch(batch))
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_preset_on_every_encoder_and_host(
+    build: Callable, plain: dict, encoder: str, host: str, preset: str
+) -> None:
+    """The loss is the stock loss plus the transfer, and every parameter learns from it."""
+    batch = batch_of(encoder)
+    if (encoder, host) not in plain:
+        stock = build(host, encoder, model="espnet")
+        plain[encoder, host] = stock.state_dict(), stock(**stock_batch(batch))[0].detach()
+    state, stock_loss = plain[encoder, host]
+    model = build(host, encoder, gmot_conf=options_of(preset, encoder))
+    model.load_state_dict(state, strict=False)
     loss, stats, weight = model(**batch)
-    assert stats.keys() >= STATS and loss.shape == (1,) and weight.item() == 2
-    torch.testing.assert_close(loss, plain + stats["loss_gmot"])
+    assert loss.shape == (1,) and weight.item() == 2
+    transfer = stats.get("loss_gmot", torch.zeros(()))
+    torch.testing.assert_close(loss.detach(), stock_loss + transfer)
     torch.testing.assert_close(stats["loss"], loss.detach())
-    assert stats["loss_gmot"].item() > 0
+    assert (transfer > 0) == (preset != "ctc") and stats.keys() >= STATISTICS.get(preset, TRANSPORT)
     loss.backward()
     missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert not missing  # ESPnet's AISHELL configurations say unused_parameters: false
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "ctc"])
+def test_the_mlp_adapter_learns_with_every_preset(build: Callable, batch: dict, preset: str) -> None:
+    model = build(gmot_conf={**options_of(preset, "conformer"), "adapter": "mlp", "adapter_hidden": 5})
+    linear = build(gmot_conf=options_of(preset, "conformer"))
+    loss, stats, _ = model(**batch)
+    assert stats["loss_gmot"].item() != linear(**batch)[1]["loss_gmot"].item()
+    loss.backward()
+    layers = [part for name, part in model.gmot.named_modules() if name.endswith("adapter.map")]
+    assert len(layers) == (2 if preset == "hcsa" else 1)
+    for first, _, last in layers:
+        assert first.out_features == 5 and first.weight.grad.abs().max() > 0 and last.weight.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("options", [{"preset": "ctc"}, {"preset": "gmot", "w_ot": 0.0, "w_align": 0}])
