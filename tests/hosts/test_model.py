@@ -152,12 +152,6 @@ def test_without_a_teacher_the_error_says_how_to_get_one(build: Callable, batch:
         build(gmot_conf={})
 
 
-@pytest.mark.parametrize("tap", ["encoder.9", "encoder.x", "decoder", "frontend"])
-def test_unknown_taps_are_refused(build: Callable, tap: str) -> None:
-    with pytest.raises(UserError, match="tap"):
-        build(gmot_conf={**GMOT, "tap": tap})
-
-
 def test_an_online_teacher_stays_outside_the_model(build: Callable, batch: dict, tiny_plm: Path) -> None:
     model = build("hybrid", gmot_conf={"teacher": str(tiny_plm), "backend": "torch"}, init="xavier_uniform")
     assert model.gmot_config.teacher_width == 12 and model.teacher is None
