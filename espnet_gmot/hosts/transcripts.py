@@ -52,7 +52,7 @@ class Transcripts:
         if self.pieces:
             text = text.replace("▁", " ")
         elif self.word_pieces:
-            text = _HANZI_GAP.sub("", text.replace(" ##", ""))
+            text = _HANZI_GAP.sub("", f" {text}".replace(" ##", ""))
         return text.strip()
 
 

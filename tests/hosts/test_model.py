@@ -8,6 +8,7 @@ import torch
 
 from espnet_gmot.config import PRESETS
 from espnet_gmot.errors import UserError
+from espnet_gmot.hosts.export import strip
 from tests.hosts.conftest import ENCODERS, HOSTS, batch_of
 
 pytestmark = pytest.mark.espnet
@@ -112,7 +113,7 @@ def test_several_taps_tie_layers_of_encoder_and_teacher(build: Callable, batch: 
         single.gmot.load_state_dict(model.gmot.losses[index].state_dict())
         singles.append(single.eval()(**{**batch, "teacher": part})[1]["loss_gmot"])
     torch.testing.assert_close(model.eval()(**batch)[1]["loss_gmot"], torch.stack(singles).mean(0))
-    with pytest.raises(UserError, match="12 is not that of 5 layers"):
+    with pytest.raises(UserError, match="12 is not that of 5 layers side by side"):
         build("hybrid", gmot_conf={**GMOT, "tap": ["encoder"] * 5, "teacher_layer": [1] * 5})
 
 
@@ -166,6 +167,21 @@ def test_an_online_teacher_stays_outside_the_model(build: Callable, batch: dict,
     again = build("hybrid", gmot_conf={"teacher": str(tiny_plm), "backend": "torch"}, init="xavier_uniform")
     streamed, _, _ = again(**stock_batch(batch), teacher=features, teacher_lengths=lengths)
     torch.testing.assert_close(streamed, loss)
+
+
+def test_a_mix_of_the_online_teachers_layers_stays_behind_at_export(
+    build: Callable, batch: dict, tiny_plm: Path
+) -> None:
+    layers = {"teacher": str(tiny_plm), "teacher_layer": [0, 1], "teacher_mix": True, "backend": "torch"}
+    model = build("hybrid", gmot_conf={**layers, "residual": True}, init="xavier_uniform")
+    assert model.gmot_config.teacher_width == 24 and model.gmot.adapter.map.out_features == 12
+    assert model.gmot.mix.weights.tolist() == [0.5, 0.5]
+    loss, stats, _ = model(**stock_batch(batch))
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert model.gmot.mix.logits.grad.abs().max() > 0 and stats["mix_0"] == stats["mix_1"] == 0.5
+    state = model.state_dict()
+    assert strip(state, True, Path("x.pth"))[1] and state.keys() == build("hybrid", model="espnet").state_dict().keys()
 
 
 def test_decoding_never_loads_the_teacher(build: Callable, batch: dict, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ def test_characters_pieces_and_words() -> None:
     assert read(chars, [3, 1]) == f"今{UNKNOWN}"
     assert read(["<blank>", "<unk>", "▁hel", "lo", "▁you", "<sos/eos>"], [2, 3, 4]) == "hello you"
     assert read(["<blank>", "<unk>", "hello", "you", "<sos/eos>"], [2, 3, 1]) == f"hello you {UNKNOWN}"
+    word_pieces = ["<blank>", "<unk>", "[UNK]", "[CLS]", "今", "天", "hel", "##lo", "<sos/eos>"]
+    assert read(word_pieces, [3, 6, 7, 4, 5, 2]) == f"hello 今天 {UNKNOWN}"
+    assert read(word_pieces, [7, 6]) == "lo hel"  # a transcript that was cut
 
 
 def test_symbols_are_nothing_to_read() -> None:
