@@ -8,6 +8,8 @@ import pytest
 import torch
 import yaml
 
+from espnet_gmot.config import PRESETS
+
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TRAIN = sorted(path.name for path in CONF.glob("*.yaml") if not path.name.startswith("decode"))
 # mini_tot.yaml and demo_gmot.yaml stand beside mini_ctc.yaml and demo_ctc.yaml, train_…_gmot.yaml beside train_….yaml
@@ -27,6 +29,13 @@ def test_every_configuration_is_listed() -> None:
     listed = (CONF / "README.md").read_text(encoding="utf8")
     missing = [path.name for path in CONF.glob("*.yaml") if f"`{path.name}`" not in listed]
     assert not missing
+
+
+@pytest.mark.parametrize("prefix", ["", "mini_"])
+def test_every_preset_has_a_configuration(prefix: str) -> None:
+    """In conf/, and among those that run_mini.sh trains on real speech; the stock model is preset ctc."""
+    configs = [load(name) for name in TRAIN if name.startswith(prefix)]
+    assert {each["model_conf"].get("gmot_conf", {"preset": "ctc"})["preset"] for each in configs} == set(PRESETS)
 
 
 def test_every_gmot_configuration_has_a_twin() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.recipe.conftest import RECIPE
 
+CONF = RECIPE.parents[2] / "conf"
 SCRIPTS = ["run.sh", "run_mini.sh", "path.sh", "cmd.sh", "local/data.sh", "local/path.sh"]
 STUB = """#!{python}
 import json, os, sys
@@ -87,10 +88,13 @@ def test_teacher_splits_the_stages(shell: Shell) -> None:
     assert train[2] == valid[2] == "dump-teacher"
     assert (last(train, "--model"), last(train, "--layer")) == (str(shell.folder / "plm"), "3")
     assert last(train, "--text") == "dump/raw/train_sp/text" and last(valid, "--text") == "dump/raw/dev/text"
+    assert (
+        last(train, "--out") == "dump/raw/train_sp/teacher_3"
+    )  # beside the last layer's, which other systems may read
     assert (last(second, "--stage"), last(second, "--stop_stage")) == ("10", "10000")
     assert last(second, "--asr_args").split() == [
-        "--train_data_path_and_name_and_type", "dump/raw/train_sp/teacher/teacher.scp,teacher,kaldi_ark",
-        "--valid_data_path_and_name_and_type", "dump/raw/dev/teacher/teacher.scp,teacher,kaldi_ark",
+        "--train_data_path_and_name_and_type", "dump/raw/train_sp/teacher_3/teacher.scp,teacher,kaldi_ark",
+        "--valid_data_path_and_name_and_type", "dump/raw/dev/teacher_3/teacher.scp,teacher,kaldi_ark",
         "--model_conf", "gmot_conf.teacher_width=48", "--max_epoch", "2",
     ]  # fmt: skip
     tag = last(first, "--asr_tag")
@@ -115,7 +119,7 @@ def test_several_layers_and_normalised_features(shell: Shell) -> None:
     (train, *_), (valid, *_), _, (plain, *_), (second, *_), _, (online, *_) = shell.calls()
     for words in (train, valid, plain):
         assert words[words.index("--layer") + 1 :][:4] == ["4", "8", "12", "--text"]
-    assert "--stats" not in train + plain + second and valid[-2:] == ["--stats", "dump/raw/train_sp/teacher"]
+    assert "--stats" not in train + plain + second and valid[-2:] == ["--stats", "dump/raw/train_sp/teacher_4_8_12"]
     assert last(online, "--asr_args").split()[-1] == "gmot_conf.teacher_layer=[4,8,12]"
 
 
@@ -188,6 +192,23 @@ def test_mini_runs_each_system_and_reports(shell: Shell) -> None:
         "run_mini.sh", "--data", "x.tgz", *options[2:4], fails=True
     )
     assert "no such option" in shell.run("run_mini.sh", "--dta", "x.tgz", fails=True)
+
+
+def test_mini_runs_the_whole_family(shell: Shell) -> None:
+    """Every mini_*.yaml is a system; tied layers are what its configuration says, in a folder of their own."""
+    (shell.folder / "x.tgz").touch()
+    systems = sorted(path.stem.removeprefix("mini_") for path in CONF.glob("mini_*.yaml"))
+    options = ["--data", "x.tgz", "--frontend_model", "whisper", "--plm", "bert", "--systems", " ".join(systems)]
+    shell.run("run_mini.sh", *options)
+    words = [call[0] for call in shell.calls()]
+    trained = [Path(last(call, "--asr_config")).stem for call in words if call[2] == "recipe"]
+    assert [name for name in trained if name.startswith("mini_")] == [f"mini_{name}" for name in systems]
+    dumped = {
+        last(call, "--out"): call for call in words if call[2] == "dump-teacher" and "train" in last(call, "--out")
+    }
+    assert dumped.keys() == {"dump/extracted/train/teacher", "dump/extracted/train/teacher_6_12"}
+    tied, single = dumped["dump/extracted/train/teacher_6_12"], dumped["dump/extracted/train/teacher"]
+    assert tied[tied.index("--layer") + 1 :][:3] == ["6", "12", "--text"] and last(single, "--layer") == "-1"
 
 
 @pytest.mark.parametrize("script", ["run.sh", "run_mini.sh"])

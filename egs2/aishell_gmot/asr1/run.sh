@@ -19,7 +19,8 @@ Engine:
 
 GM-OT:
   --teacher MODEL       pretrained language model: a folder or a Hugging Face name (e.g. bert-base-chinese)
-  --teacher_layer N     its layer, 0 to N or -1 for the last (default: -1); several for several taps: "4 8 12"
+  --teacher_layer N     its layer, 0 to N or -1 for the last; several for several taps or a mix: "4 8 12"
+                        (default: what gmot_conf in the configuration says)
   --teacher_mode MODE   archive: compute its features once, before stage 10 (default); online: in every training step
   --teacher_opts OPTS   more options for dump-teacher, e.g. "--device cuda --normalise whiten --precision int8"
 
@@ -67,7 +68,7 @@ data=
 data_url=
 max_utts=
 teacher=
-teacher_layer=-1
+teacher_layer=
 teacher_mode=archive
 teacher_opts=
 frontend_model=
@@ -223,10 +224,12 @@ if [ -z "${teacher}" ] || "${skip_train}" || [ "${stage}" -gt 11 ] || [ "${stop_
     exit 0
 fi
 if [ "${teacher_mode}" = online ]; then
-    layers=${teacher_layer}
-    [[ "${layers}" != *" "* ]] || layers="[${layers// /,}]"
-    engine "--model_conf gmot_conf.teacher=${teacher} --model_conf gmot_conf.teacher_layer=${layers} ${asr_args}" \
-        --stage "${stage}" --stop_stage "${stop_stage}"
+    layers=
+    if [ -n "${teacher_layer}" ]; then
+        layers="--model_conf gmot_conf.teacher_layer=${teacher_layer}"
+        [[ "${teacher_layer}" != *" "* ]] || layers="--model_conf gmot_conf.teacher_layer=[${teacher_layer// /,}]"
+    fi
+    engine "--model_conf gmot_conf.teacher=${teacher} ${layers} ${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"
     exit 0
 fi
 
@@ -235,19 +238,26 @@ if [ "${stage}" -le 9 ]; then
     engine "${asr_args}" --stage "${stage}" --stop_stage 9
     stage=10
 fi
+layers=${teacher_layer:-$(python3 -c '
+import sys, yaml
+from espnet_gmot.config import GMOTConfig
+config = yaml.safe_load(open(sys.argv[1], encoding="utf8"))
+print(*GMOTConfig.from_dict((config.get("model_conf") or {}).get("gmot_conf")).layers)' "${asr_config}")}
+archive=teacher
+[ "${layers}" = -1 ] || archive=teacher_${layers// /_} # so that systems with other layers keep theirs
 streams=
 stats=()
 for dset in "train ${train_set}${sp}" "valid ${valid_set}"; do
     directory=${dumpdir}/${feats_type}/${dset#* }
     [ -f "${directory}/text" ] || fail "${directory}/text: no such file; run stages 3 and 4 first"
-    log "Teacher's features of ${directory}/text: ${directory}/teacher"
+    log "Teacher's features of ${directory}/text: ${directory}/${archive}"
     # shellcheck disable=SC2086
-    python3 -m espnet_gmot dump-teacher --model "${teacher}" --layer ${teacher_layer} --text "${directory}/text" \
-        --out "${directory}/teacher" ${teacher_opts} "${stats[@]}"
+    python3 -m espnet_gmot dump-teacher --model "${teacher}" --layer ${layers} --text "${directory}/text" \
+        --out "${directory}/${archive}" ${teacher_opts} "${stats[@]}"
     if [[ "${teacher_opts}" =~ --normalise[\ =]+(centre|whiten) ]]; then
-        stats=(--stats "${directory}/teacher") # the training set's serve for the valid set
+        stats=(--stats "${directory}/${archive}") # the training set's serve for the valid set
     fi
-    streams+="--${dset% *}_data_path_and_name_and_type ${directory}/teacher/teacher.scp,teacher,kaldi_ark "
+    streams+="--${dset% *}_data_path_and_name_and_type ${directory}/${archive}/teacher.scp,teacher,kaldi_ark "
 done
-width=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["width"])' "${directory}/teacher/teacher.json")
+width=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["width"])' "${directory}/${archive}/teacher.json")
 engine "${streams}--model_conf gmot_conf.teacher_width=${width} ${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"
