@@ -20,7 +20,8 @@ class Host(torch.nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.encoder = torch.nn.Linear(3, WIDTH)
-        self.loss = GMOTLoss(GMOTConfig(teacher_width=TEACHER, backend="torch", warmup=3), WIDTH)
+        mix = {"teacher_width": 2 * TEACHER, "teacher_layer": [6, 12], "teacher_mix": True}
+        self.loss = GMOTLoss(GMOTConfig(**mix, backend="torch", warmup=3), WIDTH)
 
     def forward(self, speech: torch.Tensor, *batch: torch.Tensor) -> torch.Tensor:
         return self.loss(self.encoder(speech), *batch)[0]
@@ -29,7 +30,7 @@ class Host(torch.nn.Module):
 def data(step: int) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(step)
     speech = torch.randn(4, 12, 3, generator=generator)
-    teacher = torch.randn(4, 5, TEACHER, generator=generator) + 2
+    teacher = torch.randn(4, 5, 2 * TEACHER, generator=generator) + 2
     return speech, torch.tensor([12, 9, 11, 5]), teacher, torch.tensor([5, 3, 4, 2])
 
 

@@ -109,5 +109,5 @@ def _blocks(encoder: torch.nn.Module, name: str) -> torch.nn.Sequential | torch.
         if isinstance(blocks, (torch.nn.Sequential, torch.nn.ModuleList)):
             return blocks
     raise UserError(
-        f"gmot_conf: tap: '{name}', but the blocks of {type(encoder).__name__} can't be told apart: use tap: encoder"
+        f"gmot_conf: tap: '{name}', but the blocks of {type(encoder).__name__} are unknown: use tap: encoder"
     )

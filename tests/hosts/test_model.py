@@ -1,5 +1,6 @@
 """``model: gmot`` on every host: the stock loss plus the transfer, and a teacher that leaves no trace."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,10 +141,12 @@ def test_the_residual_path_starts_as_the_stock_model_and_feeds_the_ctc_head_only
     torch.testing.assert_close(model(**batch)[1]["loss_att"], stats["loss_att"])
 
 
-def test_the_resolved_options_go_into_the_saved_configuration(build: Callable) -> None:
-    model = build(gmot_conf={"teacher_width": 12, "preset": "ot"})
+def test_the_resolved_options_are_logged_and_saved(build: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        model = build(gmot_conf={"teacher_width": 12, "preset": "ot"})
     saved = model.args.model_conf["gmot_conf"]
     assert saved["alpha"] == 0.0 and saved["epsilon"] == model.gmot_config.epsilon and saved["teacher_width"] == 12
+    assert all(f"{name}={value!r}" in caplog.text for name, value in saved.items())
 
 
 def test_without_a_teacher_the_error_says_how_to_get_one(build: Callable, batch: dict) -> None:

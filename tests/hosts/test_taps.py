@@ -120,7 +120,7 @@ def test_places_that_a_model_lacks_are_refused(build: Callable) -> None:
     ):
         with pytest.raises(UserError, match=message):
             build(gmot_conf={**GMOT, "tap": tap})
-    with pytest.raises(UserError, match="the blocks of RNNEncoder can't be told apart: use tap: encoder"):
+    with pytest.raises(UserError, match="the blocks of RNNEncoder are unknown: use tap: encoder"):
         build("ctc", "rnn", gmot_conf={**GMOT, "tap": "encoder.0"})
     conf = {**ENCODERS["contextual_block_conformer"], "block_size": 40}
     with pytest.raises(UserError, match="cuts its input: block_size: 0"):
