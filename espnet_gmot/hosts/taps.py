@@ -15,8 +15,9 @@ class Tap:
 
     Args:
         model: the ESPnet model.
-        name: ``encoder.N`` (block N of the encoder) or ``frontend``. The output of the whole encoder needs no tap: the
-            host sees it in ``encode``.
+        name: ``encoder.N`` (block N of ESPnet's Conformer, Branchformer, Transformer and their variants, of Whisper
+            or of torchaudio's HuBERT) or ``frontend``. The output of the whole encoder needs no tap: the host sees it
+            in ``encode``.
 
     Raises:
         UserError: where the model has no such place.
