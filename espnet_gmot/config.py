@@ -41,6 +41,7 @@ _CHOICES = {
     "schedule_unit": ("step", "epoch"),
     "adapter": ("linear", "mlp"),
     "frame_weights": ("uniform", "blank"),
+    "plan_gradient": ("detached", "implicit"),
     "backend": ("auto", "torch", "numba", "pot"),
 }
 _RANGES = {
@@ -94,6 +95,7 @@ class GMOTConfig:
         order_lambda1, order_lambda2, order_delta: the order prior, see :func:`espnet_gmot.transport.order_prior`.
         band_width, band_weight: the band, see :func:`espnet_gmot.transport.diagonal_prior`.
         outer_iterations, inner_iterations, tolerance: the solver's effort.
+        plan_gradient: whether the alignment loss moves the plan too: ``detached``, or ``implicit`` (needs ``mirror``).
         backend: ``auto``, ``torch``, ``numba`` or ``pot``.
         w_ot, w_align: weights of FGWD and of the alignment loss beside the ASR loss.
         w_quantity: weight of the quantity loss of ``cif`` (squared error of the number of tokens, relative to it).
@@ -141,8 +143,9 @@ class GMOTConfig:
     band_width: float = 0.1
     band_weight: float = 10.0
     outer_iterations: int = 20
-    inner_iterations: int = 20
+    inner_iterations: int = 50
     tolerance: float = 0.05
+    plan_gradient: str = "detached"
     backend: str = "auto"
     w_ot: float = 1.0
     w_align: float = 1.0
@@ -195,9 +198,10 @@ class GMOTConfig:
                 f"gmot_conf: teacher_width: {self.teacher_width} is not that of {len(self.layers)} layers side by "
                 f"side: give dump-teacher the layers {self.layers}"
             )
-        if self.backend == "pot" and (self.rho_acoustic, self.rho_linguistic) != (math.inf, math.inf):
+        if self.plan_gradient == "implicit" and (self.method != "mirror" or self.coupling != "transport"):
             raise UserError(
-                "gmot_conf: backend: pot knows exact marginals only: set both rho to .inf, or backend: auto"
+                "gmot_conf: plan_gradient: implicit needs coupling: transport and method: mirror: the proximal plan "
+                "does not move smoothly"
             )
         if self.frame_weights == "blank" and "frontend" in self.taps:
             raise UserError("gmot_conf: frame_weights: blank weighs the encoder's frames, but tap: frontend has others")

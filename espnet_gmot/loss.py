@@ -156,6 +156,7 @@ class GMOTLoss(torch.nn.Module):
             outer_iterations=config.outer_iterations,
             inner_iterations=config.inner_iterations,
             tolerance=config.tolerance,
+            plan_gradient=config.plan_gradient,
             backend=config.backend,
         )
 

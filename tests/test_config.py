@@ -57,7 +57,7 @@ def test_numbers_may_be_text_as_yaml_1_1_reads_them() -> None:
         ({"residual": True, "adapter": "mlp"}, ["residual: true needs adapter: linear"]),
         ({"teacher": 5}, ["teacher: got 5"]),
         ({"w_ot": math.inf}, ["w_ot: got inf"]),
-        ({"backend": "pot", "preset": "uot"}, ["backend: pot knows exact marginals only"]),
+        ({"plan_gradient": "implicit"}, ["plan_gradient: implicit needs", "method: mirror"]),
         ({"tap": 3}, ["tap: got 3", "text"]),
         ({"feature_edges": 0}, ["feature_edges and temporal_edges are both 0"]),
     ],

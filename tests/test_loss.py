@@ -50,6 +50,24 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     assert not any(value.requires_grad for value in stats.values())
 
 
+@pytest.mark.parametrize("plan_gradient", ["implicit", "detached"])
+def test_the_alignment_moves_the_plan_only_where_asked(plan_gradient: str) -> None:
+    """Against the slope of the whole loss, plan solved anew: the implicit gradient has all of it."""
+    solved = {"tolerance": 1e-7, "outer_iterations": 300, "inner_iterations": 300, "method": "mirror", "epsilon": 0.3}
+    module = make(w_ot=0.0, plan_gradient=plan_gradient, centre=False, **solved).eval()
+    features, teacher = batch()
+    direction = torch.randn(features.shape, generator=torch.Generator().manual_seed(3))
+
+    def loss(step: float) -> torch.Tensor:
+        return module(features + step * direction, LENGTHS, teacher, TOKENS)[0]
+
+    features.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(0.0), features)
+    slope = ((loss(1e-2) - loss(-1e-2)) / 2e-2).item()
+    ours = (gradient * direction).sum().item()
+    assert (abs(ours - slope) < 0.01 * abs(slope)) == (plan_gradient == "implicit"), (ours, slope)
+
+
 def test_a_batch_is_the_mean_of_its_samples() -> None:
     module = make(centre=False).eval()
     features, teacher = batch()
