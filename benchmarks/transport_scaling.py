@@ -24,6 +24,7 @@ FRAMES, TOKENS, WIDTH = (1000, 2000, 4000, 8000), 200, 256
 
 
 def main() -> None:
+    """Measure every length in a process of its own, write the figures and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
@@ -91,6 +92,7 @@ def one(frames: int, repeats: int) -> dict:
     fused_gromov_wasserstein(torch.rand(1, 8, 4), *tiny, *few)
 
     def step() -> None:
+        """One solve and its gradient."""
         h.grad = None
         edges = CosineEdges(h), CosineEdges(z)
         options = {"outer_iterations": 10, "inner_iterations": 20, "tolerance": 0.0}

@@ -43,6 +43,7 @@ OURS = {
 
 
 def main() -> None:
+    """Measure every solver on every shape, write the figures and the plot."""
     args = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(args.threads)
@@ -113,6 +114,7 @@ def pot_loop(kind: str) -> Callable:
     cache: dict[int, list] = {}
 
     def prepare(problem: tuple) -> list:
+        """POT's arrays of each sample, made once a problem."""
         key = id(problem[0])
         if key not in cache:
             arrays = [x.double().numpy() for x in problem[:3]]
@@ -125,6 +127,7 @@ def pot_loop(kind: str) -> Callable:
         return cache[key]
 
     def solve(*problem):
+        """The padded plans (B, T, U) of a loop over samples."""
         plan = torch.zeros_like(problem[0])
         for i, (cost, a, b) in enumerate(prepare(problem)):
             if kind == "cg":
@@ -199,6 +202,7 @@ def ratios(shapes: dict, unit: str) -> dict[str, float | str]:
     """How many times faster the quickest of our settings is that meets each condition."""
 
     def quickest(rows: dict, fit: Callable[[dict], bool]) -> float:
+        """The least time among our settings that meet a condition."""
         return min((r[unit] for k, r in rows.items() if k.startswith("ours") and fit(r)), default=float("inf"))
 
     out: dict[str, float | str] = {}

@@ -95,25 +95,32 @@ class DenseEdges(Edges):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
+        """The matrix, (B, N, N)."""
         return (self.matrix,)
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> DenseEdges:
+        """Edges of another matrix (B, N, N)."""
         return DenseEdges(tensors[0])
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(B, N)."""
         return self.matrix.shape[0], self.matrix.shape[1]
 
     def apply(self, columns: Tensor) -> Tensor:
+        """A·columns, (B, N, U), in O(N²U)."""
         return self.matrix @ columns
 
     def dense(self) -> Tensor:
+        """The matrix itself, (B, N, N)."""
         return self.matrix
 
     def hadamard(self, other: Edges, weights: Tensor) -> Tensor:
+        """(A∘A')·weights, (B, N), in O(N²)."""
         return ((self.matrix * other.dense()) @ weights.unsqueeze(-1)).squeeze(-1)
 
     def pullback(self, scale: Tensor, weights: Tensor, plan: Tensor, carried: Tensor) -> tuple[Tensor | None, ...]:
+        """In closed form: one product of plans, no autograd."""
         # ∂/∂A = 2·A∘wwᵀ − 2·carried·planᵀ, made symmetric as A is
         cross = (carried * scale[:, None, None]) @ plan.mT
         outer = (scale[:, None] * weights)[:, :, None] * weights[:, None, :]
@@ -142,22 +149,28 @@ class CosineEdges(Edges):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
+        """The features, (B, N, D)."""
         return (self.features,)
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> CosineEdges:
+        """Edges of other features (B, N, D)."""
         return CosineEdges(tensors[0])
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(B, N)."""
         return self.features.shape[0], self.features.shape[1]
 
     def apply(self, columns: Tensor) -> Tensor:
+        """A·columns, (B, N, U), in O(NDU)."""
         return columns.sum(1, keepdim=True) - self.unit @ (self.unit.mT @ columns)
 
     def dense(self) -> Tensor:
+        """A itself, (B, N, N)."""
         return 1.0 - self.unit @ self.unit.mT
 
     def hadamard(self, other: Edges, weights: Tensor) -> Tensor:
+        """(A∘A')·weights, (B, N), in O(ND²) or O(N²D), whichever is less."""
         if isinstance(other, CosineEdges):
             ours, theirs = self.unit, other.unit
             if ours.shape[1] <= ours.shape[2]:  # N × N is the smaller way
@@ -192,16 +205,20 @@ class TemporalEdges(Edges):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
+        """None: time has no gradient."""
         return ()
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> TemporalEdges:
+        """The same edges."""
         return self
 
     def to(self, dtype: torch.dtype) -> TemporalEdges:
+        """The same edges in another precision."""
         return TemporalEdges(self.lengths, self.size, self.radius, dtype)
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(B, N)."""
         return self.lengths.shape[0], self.size
 
     @property
@@ -218,6 +235,7 @@ class TemporalEdges(Edges):
         return distance * self.scale[:, None]
 
     def apply(self, columns: Tensor) -> Tensor:
+        """A·columns, (B, N, U), in O(NU) by prefix sums."""
         position = torch.arange(self.size, device=columns.device, dtype=columns.dtype)
         position = (position * self.scale.to(columns.dtype)[:, None]).unsqueeze(-1)
         if self.radius is None:
@@ -234,10 +252,12 @@ class TemporalEdges(Edges):
         return (near + mass_low + mass[:, -1:] - mass_high).to(columns.dtype)
 
     def dense(self) -> Tensor:
+        """A itself, (B, N, N)."""
         index = torch.arange(self.size, device=self.lengths.device)
         return self.profile()[:, (index[:, None] - index[None, :]).abs()]
 
     def hadamard(self, other: Edges, weights: Tensor) -> Tensor:
+        """(A∘A')·weights, (B, N), in O(N log N)."""
         if isinstance(other, TemporalEdges):
             return _toeplitz(self.profile() * other.profile(), weights)
         return other.hadamard(self, weights)
@@ -262,9 +282,11 @@ class SumEdges(Edges):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
+        """All terms' leaves, in order."""
         return tuple(t for _, edges in self.terms for t in edges.tensors)
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> SumEdges:
+        """The same weights on terms made from other leaves."""
         rest, terms = list(tensors), []
         for weight, edges in self.terms:
             count = len(edges.tensors)
@@ -273,22 +295,27 @@ class SumEdges(Edges):
         return SumEdges(terms)
 
     def to(self, dtype: torch.dtype) -> SumEdges:
+        """Every term in another precision."""
         return SumEdges([(weight, edges.to(dtype)) for weight, edges in self.terms])
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(B, N)."""
         return self.terms[0][1].shape
 
     def apply(self, columns: Tensor) -> Tensor:
+        """A·columns, (B, N, U), term by term."""
         return sum((weight * edges.apply(columns) for weight, edges in self.terms), torch.zeros_like(columns))
 
     def dense(self) -> Tensor:
+        """A itself, (B, N, N)."""
         first, *rest = [weight * edges.dense() for weight, edges in self.terms]
         for term in rest:
             first = first + term
         return first
 
     def hadamard(self, other: Edges, weights: Tensor) -> Tensor:
+        """(A∘A')·weights, (B, N), pair by pair of terms."""
         theirs = other.terms if isinstance(other, SumEdges) else [(1.0, other)]
         total = torch.zeros_like(weights)
         for ours_weight, ours in self.terms:

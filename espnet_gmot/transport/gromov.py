@@ -52,6 +52,7 @@ class _Envelope(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, problem: Problem, solution: proximal.Solution, cost: Tensor, *leaves: Tensor):
+        """The values, (B,) each: value, linear, quadratic."""
         ctx.problem, ctx.plan = problem, solution.plan
         ctx.types = cost.dtype, [leaf.dtype for leaf in leaves]
         alpha = problem.options.alpha
@@ -60,6 +61,7 @@ class _Envelope(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, by_value: Tensor, by_linear: Tensor, by_quadratic: Tensor):
+        """Partial gradients to the cost (B, T, U) and to the leaves of both edges."""
         problem, plan, alpha = ctx.problem, ctx.plan, ctx.problem.options.alpha
         by_linear = by_linear + (1.0 - alpha) * by_value
         by_quadratic = by_quadratic + alpha * by_value

@@ -45,12 +45,14 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, problem: Problem, plan: Tensor, edges: tuple[Edges, Edges], cost: Tensor, *leaves: Tensor):
+        """A copy of the plan, (B, T, U)."""
         ctx.problem, ctx.plan, ctx.edges = problem, plan, edges
         ctx.save_for_backward(cost, *leaves)
         return plan.clone()
 
     @staticmethod
     def backward(ctx, by_plan: Tensor):
+        """Gradients to the cost (B, T, U) and to the leaves of both edges."""
         problem, plan = ctx.problem, ctx.plan
         with torch.autocast(plan.device.type, enabled=False):
             epsilon = _epsilon(problem).detach()

@@ -127,10 +127,12 @@ def _relaxed(
         return plan.T, steps, fine
 
     def half(plan: np.ndarray) -> np.ndarray:
+        """(A,L)⊗plan, (T, U)."""
         rows, columns = acoustic**2 @ plan.sum(1), linguistic**2 @ plan.sum(0)
         return rows[:, None] + columns[None, :] - 2.0 * acoustic @ plan @ linguistic
 
     def energy(plan: np.ndarray) -> float:
+        """α times the GW energy."""
         return options.alpha * float((half(plan) * plan).sum())
 
     start, many = np.outer(a, b) if given is None else given, 10 * options.outer_iterations
@@ -143,10 +145,12 @@ def _relaxed(
         return plan, log["res"].nit, bool(log["res"].success)
 
     def penalised(plan: np.ndarray) -> float:
+        """Energy and KL penalty of the columns."""
         q = plan.sum(0)
         return energy(plan) + options.rho_linguistic * float((q * np.log(np.maximum(q, TINY) / b) - q + b).sum())
 
     def slope(plan: np.ndarray) -> np.ndarray:
+        """Gradient of `penalised`, (T, U)."""
         fill = options.rho_linguistic * np.log(np.maximum(plan.sum(0), TINY) / b)
         return 2.0 * options.alpha * half(plan) + fill[None, :]
 

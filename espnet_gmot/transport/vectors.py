@@ -67,6 +67,7 @@ class _Emitter:
         return cgutils.get_or_insert_function(self.builder.module, kind, f"{name}.v{LANES}f32")
 
     def shifted(self, value, by: int):
+        """An index plus a constant."""
         return self.builder.add(value, ir.Constant(value.type, by))
 
     def address(self, which: int, *index):
@@ -79,10 +80,12 @@ class _Emitter:
         return builder.gep(array.data, [offset])
 
     def load(self, which: int, *index):
+        """The vector that begins at an element."""
         pointer = self.builder.bitcast(self.address(which, *index), self.vector.as_pointer())
         return self.builder.load(pointer, align=4)
 
     def store(self, value, which: int, *index) -> None:
+        """Write a vector from an element on."""
         pointer = self.builder.bitcast(self.address(which, *index), self.vector.as_pointer())
         self.builder.store(value, pointer, align=4)
 
@@ -95,6 +98,7 @@ class _Emitter:
         )
 
     def multiply_add(self, a, b, c):
+        """a·b + c, lane by lane."""
         return self.builder.call(self._multiply_add, [a, b, c])
 
     def total(self, value):
@@ -110,6 +114,7 @@ class _Emitter:
         return slots
 
     def accumulate(self, slot, a, b) -> None:
+        """Add a·b to a vector variable."""
         self.builder.store(self.multiply_add(a, b, self.builder.load(slot)), slot)
 
 
