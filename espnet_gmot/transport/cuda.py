@@ -67,25 +67,40 @@ def captured(step: Callable[[S, float], S], state: S, steps: int) -> Callable[[S
 
 
 class _Graph:
-    """One step over fixed memory: reads the state there and writes its successor back."""
+    """One step over fixed memory: reads the state there and writes its successor back.
+
+    torch.cuda.graph would empty the allocator's cache and wait for the device at every capture, so the capture is
+    begun and ended here. The last graph of a device lives on: the next one takes over its memory.
+    """
 
     def __init__(self, step: Callable[[S, Tensor], S], state: S) -> None:
         self._state = type(state)(**{f.name: getattr(state, f.name).clone() for f in fields(state)})
-        self._number = torch.ones((), device=next(iter(vars(state).values())).device)
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # libraries set themselves up in a first run, which no capture would survive
-            step(self._state, self._number)
-        torch.cuda.current_stream().wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        # other threads (pinning, communication) may use the device meanwhile
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            fresh = step(self._state, self._number)
-            for field in fields(fresh):
-                getattr(self._state, field.name).copy_(getattr(fresh, field.name))
+        device = next(iter(vars(state).values())).device
+        self._number, self._graph = torch.ones((), device=device), torch.cuda.CUDAGraph()
+        last, here = _last.get(device), torch.cuda.current_stream(device)
+        # libraries keep memory for every stream they ever saw: always the same one
+        self._aside = last._aside if last else torch.cuda.Stream(device)
+        self._aside.wait_stream(here)
+        with torch.cuda.stream(self._aside):
+            step(
+                self._state, self._number
+            )  # libraries set themselves up in a first run, which no capture would survive
+            # other threads (pinning, communication) may use the device meanwhile
+            self._graph.capture_begin(last._graph.pool() if last else None, capture_error_mode="thread_local")
+            try:
+                fresh = step(self._state, self._number)
+                for field in fields(fresh):
+                    getattr(self._state, field.name).copy_(getattr(fresh, field.name))
+            finally:
+                self._graph.capture_end()
+        here.wait_stream(self._aside)
+        _last[device] = self
 
     def __call__(self, state: S, number: float) -> S:
         """The next state, in place; `state` must be the last one given, or the one it was captured from."""
         self._number.fill_(number)
         self._graph.replay()
         return self._state
+
+
+_last: dict[torch.device, _Graph] = {}
