@@ -149,6 +149,16 @@ def test_alignment_is_zero_for_a_plan_that_matches_equal_vectors() -> None:
     assert alignment(nodes, -nodes, plan, torch.tensor([4])).item() == pytest.approx(2, abs=1e-6)
 
 
+def test_a_token_without_mass_has_no_gradient() -> None:
+    teacher, plan = torch.randn(1, 2, 3), torch.full((1, 4, 2), 0.25)
+    plan[:, :, 1] = 0
+    nodes = torch.randn(1, 4, 3, requires_grad=True)
+    both, alone = (
+        torch.autograd.grad(alignment(nodes, teacher, plan, torch.tensor([tokens])), nodes)[0] for tokens in (2, 1)
+    )
+    torch.testing.assert_close(2 * both, alone)  # a mean over two tokens, over one
+
+
 def test_stacking_averages_valid_neighbours_only() -> None:
     nodes = torch.arange(5.0).view(1, 5, 1)
     nodes[0, 3:] = 99.0
