@@ -22,7 +22,7 @@ class GMOTLoss(torch.nn.Module):
         config: the options; ``teacher_width`` must be set.
         width: columns of the acoustic features.
 
-    Everything runs in float32, whatever autocast says: plans and scalings need its range.
+    Everything runs in float32 (float64 in a float64 model), whatever autocast says: plans and scalings need its range.
     """
 
     teacher_mean: torch.Tensor
@@ -73,8 +73,11 @@ class GMOTLoss(torch.nn.Module):
             ``mix_N``, the share of layer N in a mix.
 
         Raises:
-            UserError: where the teacher's features aren't as wide as ``teacher_width``.
+            UserError: where the teacher's features aren't as wide as ``teacher_width``, or in a float16 model.
         """
+        precision = self.adapter.norm.weight.dtype
+        if precision not in (torch.float32, torch.float64):
+            raise UserError(f"gmot: the transfer doesn't train in {precision}: set train_dtype: float32, use_amp: true")
         if teacher.shape[-1] != self.config.teacher_width:
             raise UserError(
                 f"gmot_conf: teacher_width is {self.config.teacher_width}, but the teacher's features have "
@@ -82,8 +85,8 @@ class GMOTLoss(torch.nn.Module):
             )
         now = self._now()
         with torch.autocast(features.device.type, enabled=False):
-            acoustic = Graph(self.adapter(features.float()), lengths, frame_weights).stacked(self.config.stack)
-            rows = self._centred(teacher.float(), teacher_lengths)
+            acoustic = Graph(self.adapter(features.to(precision)), lengths, frame_weights).stacked(self.config.stack)
+            rows = self._centred(teacher.to(precision), teacher_lengths)
             # centred first: the mean of a mix that changes would lag behind
             linguistic = Graph(rows if self.mix is None else self.mix(rows), teacher_lengths)
             if self.pooling is None:

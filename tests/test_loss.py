@@ -136,6 +136,15 @@ def test_half_precision_under_autocast_equals_float32() -> None:
     assert half.dtype == torch.float32 and half.item() == pytest.approx(exact.item(), rel=0.02)
 
 
+def test_a_double_model_works_in_double_precision_and_a_half_one_is_refused() -> None:
+    features, teacher = batch()
+    single, _ = make(temporal_edges=0.5)(features, LENGTHS, teacher, TOKENS)
+    loss, _ = make(temporal_edges=0.5).double()(features.double(), LENGTHS, teacher.double(), TOKENS)
+    assert loss.dtype == torch.float64 and loss.item() == pytest.approx(single.item(), rel=1e-3)
+    with pytest.raises(UserError, match=r"doesn't train in torch.float16: set train_dtype: float32, use_amp: true"):
+        make().half()(features.half(), LENGTHS, teacher.half(), TOKENS)
+
+
 def test_a_teacher_of_another_width_is_refused() -> None:
     features, teacher = batch()
     with pytest.raises(UserError, match=r"teacher_width is 5, but .* 6 columns: set teacher_width: 6"):
