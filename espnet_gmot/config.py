@@ -207,6 +207,11 @@ class GMOTConfig:
             raise UserError("gmot_conf: frame_weights: blank weighs the encoder's frames, but tap: frontend has others")
         if self.feature_edges == 0 and self.temporal_edges == 0 and self.alpha > 0:
             raise UserError("gmot_conf: feature_edges and temporal_edges are both 0: raise one, or set alpha: 0")
+        if self.coupling == "transport" and self.alpha == 1 and self.w_align == 0 and self.feature_edges == 0:
+            raise UserError(
+                "gmot_conf: alpha: 1 with temporal edges alone looks at no feature, so nothing would learn: "
+                "raise feature_edges or w_align, or lower alpha"
+            )
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any] | None) -> "GMOTConfig":

@@ -60,6 +60,7 @@ def test_numbers_may_be_text_as_yaml_1_1_reads_them() -> None:
         ({"plan_gradient": "implicit"}, ["plan_gradient: implicit needs", "method: mirror"]),
         ({"tap": 3}, ["tap: got 3", "text"]),
         ({"feature_edges": 0}, ["feature_edges and temporal_edges are both 0"]),
+        ({"alpha": 1, "feature_edges": 0, "temporal_edges": 1, "w_align": 0}, ["alpha: 1", "nothing would learn"]),
     ],
 )
 def test_bad_options_name_option_value_and_fix(options: dict, words: list[str]) -> None:
