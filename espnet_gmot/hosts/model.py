@@ -115,8 +115,8 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             transfer, more = self.gmot(features, teacher, teacher_lengths, weights)
         else:
             transfer, more = self.gmot(*features[0], teacher, teacher_lengths, weights)
-        loss = loss + transfer
-        stats.update(more, loss=loss.detach())
+        loss = loss + transfer.reshape(1)  # of one shape, a half precision loss is raised to the transfer's
+        stats.update(more, loss=loss.detach().clone())  # ESPnet's trainer divides the loss by accum_grad in place
         return force_gatherable((loss, stats, weight), loss.device)
 
     def encode(self, speech: torch.Tensor, speech_lengths: torch.Tensor) -> tuple[Any, torch.Tensor]:
