@@ -1,0 +1,105 @@
+"""Every parameter gets a finite gradient in every step, whatever the options, the batch and the precision."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tests.hosts.conftest import HOSTS
+
+pytestmark = pytest.mark.espnet
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "gmot": {},
+    "nodes alone": {"alpha": 0.0},
+    "edges alone": {"alpha": 1.0, "w_align": 0.0},
+    "temporal edges alone": {"alpha": 1.0, "feature_edges": 0.0, "temporal_edges": 1.0},
+    "distance alone": {"w_align": 0.0},
+    "alignment alone": {"w_ot": 0.0},
+    "warm-up": {"warmup": 9, "alpha_warmup": 9},
+    "schedule over": {"warmup": 1, "hold": 1, "decay": 1},
+    "uot": {"preset": "uot"},
+    "tot": {"preset": "tot"},
+    "gmot-u": {"preset": "gmot-u", "temporal_edges": 0.5},
+    "kd-att": {"preset": "kd-att"},
+    "kd-cif": {"preset": "kd-cif"},
+    "quantity alone": {"preset": "kd-cif", "w_align": 0.0},
+    "inner tap": {"tap": "encoder.0"},
+    "layers": {"tap": ["encoder.0", "encoder"], "teacher_layer": [1, 2]},
+    "blank weights": {"frame_weights": "blank"},
+    "residual": {"residual": True},
+    "stacked": {"stack": 3, "frame_weights": "blank", "adapter": "mlp"},
+    "not centred": {"centre": False},
+}
+
+
+def odd_batches(batch: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """The batch, and others that corpora have too."""
+    single = {name: tensor[:1] for name, tensor in batch.items()}
+    one_token = {"text": torch.tensor([[3]]), "text_lengths": torch.ones(1, dtype=torch.long)}
+    one_token |= {"teacher": single["teacher"][:, :1], "teacher_lengths": one_token["text_lengths"]}
+    one_frame = {"speech": single["speech"][:, :1], "speech_lengths": torch.ones(1, dtype=torch.long)}
+    silent = {name: torch.zeros_like(batch[name]) for name in ("speech", "teacher")}
+    return {
+        "usual": batch,
+        "one token": {**single, **one_token},
+        "one frame, one token": {**one_frame, **one_token},
+        "fewer frames than tokens": {**single, **one_frame},
+        "all zero": {**batch, **silent},
+        "usual again": batch,
+    }
+
+
+def assert_all_learn(model: torch.nn.Module, batches: dict[str, dict[str, torch.Tensor]]) -> None:
+    for name, batch in batches.items():
+        model.zero_grad(set_to_none=True)
+        loss, _, _ = model(**{key: tensor.clone() for key, tensor in batch.items()})
+        loss.backward()
+        gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
+        unused = [key for key, gradient in gradients.items() if gradient is None]
+        assert not unused, f"{name}: no gradient for {unused}"
+        bad = [key for key, gradient in gradients.items() if not gradient.isfinite().all()]
+        assert loss.isfinite() and not bad, f"{name}: loss {loss.item()}, not finite: {bad}"
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_no_option_leaves_a_parameter_unused(build: Callable, batch: dict, options: str) -> None:
+    model = build("ctc", "e_branchformer", gmot_conf={"teacher_width": 12, "backend": "torch", **OPTIONS[options]})
+    assert_all_learn(model, odd_batches(batch))
+
+
+@pytest.mark.parametrize("options", ["gmot", "blank weights", "layers"])
+@pytest.mark.parametrize("host", [host for host in HOSTS if host != "ctc"])
+def test_no_host_leaves_a_parameter_unused(build: Callable, batch: dict, host: str, options: str) -> None:
+    model = build(host, "transformer", gmot_conf={"teacher_width": 12, **OPTIONS[options]})
+    assert_all_learn(model, odd_batches(batch))
+
+
+def test_frames_that_are_all_surely_blank_do_no_harm(build: Callable, batch: dict) -> None:
+    model = build("ctc", "transformer", gmot_conf={"teacher_width": 12, "frame_weights": "blank"})
+    with torch.no_grad():
+        model.ctc.ctc_lo.bias[0] = 1e3  # 1 - p(blank) is 0 in every frame
+    assert_all_learn(model, odd_batches(batch))
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("host", "options"),
+    [("ctc", name) for name in ("gmot", "blank weights", "residual", "layers", "kd-att", "kd-cif")]
+    + [("hybrid", "gmot"), ("transducer", "gmot")],
+)
+def test_autocast_changes_little(build: Callable, batch: dict, host: str, options: str, precision: torch.dtype) -> None:
+    if (host, precision) == ("transducer", torch.float16):
+        pytest.skip("torch has no float16 LSTM on CPUs")
+    model = build(host, "transformer", gmot_conf={"teacher_width": 12, **OPTIONS[options]})
+    full = model(**batch)[1]
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    with torch.autocast("cpu", precision):
+        loss, stats, _ = model(**batch)
+    scaler.scale(loss).backward()
+    scaler.unscale_(torch.optim.SGD(model.parameters()))
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert loss.dtype == stats["loss_gmot"].dtype == torch.float32
+    torch.testing.assert_close(loss.detach(), full["loss"], rtol=0.01, atol=0)
+    torch.testing.assert_close(stats["loss_gmot"], full["loss_gmot"], rtol=0.01, atol=0)
