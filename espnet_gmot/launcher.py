@@ -13,6 +13,7 @@ from pathlib import Path
 from espnet_gmot.config import closest
 from espnet_gmot.errors import UserError
 from espnet_gmot.hosts.register import register
+from espnet_gmot.orphan import end_with_parent
 
 # At import, not in main(): the workers that ESPnet spawns import this module and call nothing of it (see __main__.py)
 register()
@@ -101,6 +102,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-if __name__ == "__mp_main__" and _SCRIPT in os.environ:
-    # a worker that a launched script spawned: it needs what the script defines, as under plain Python
-    globals().update(runpy.run_path(os.environ[_SCRIPT], run_name="__mp_main__"))
+if __name__ == "__mp_main__":
+    # a worker that ESPnet spawned, one for each GPU, or that a launched script spawned
+    end_with_parent()
+    if _SCRIPT in os.environ:  # it needs what the script defines, as under plain Python
+        globals().update(runpy.run_path(os.environ[_SCRIPT], run_name="__mp_main__"))

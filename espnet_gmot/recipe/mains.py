@@ -23,6 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.orphan import end_with_parent
 from espnet_gmot.recipe.files import fingerprint, is_complete, set_complete
 
 _ERROR = "espnet_gmot: error: "
@@ -245,6 +246,7 @@ def _fork(job: Job, descriptor: int, threads: int) -> BaseProcess:
 
 
 def _child(job: Job, descriptor: int, threads: int) -> None:
+    end_with_parent()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
