@@ -31,6 +31,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "residual": {"residual": True},
     "stacked": {"stack": 3, "frame_weights": "blank", "adapter": "mlp"},
     "not centred": {"centre": False},
+    "mixed": {"teacher_mix": True, "teacher_layer": [1, 2]},
+    "implicit": {"method": "mirror", "plan_gradient": "implicit", "frame_weights": "blank"},
 }
 
 
@@ -72,12 +74,12 @@ def test_no_option_leaves_a_parameter_unused(build: Callable, batch: dict, optio
 @pytest.mark.parametrize("options", ["gmot", "blank weights", "layers"])
 @pytest.mark.parametrize("host", [host for host in HOSTS if host != "ctc"])
 def test_no_host_leaves_a_parameter_unused(build: Callable, batch: dict, host: str, options: str) -> None:
-    model = build(host, "transformer", gmot_conf={"teacher_width": 12, **OPTIONS[options]})
+    model = build(host, "transformer", gmot_conf={"teacher_width": 12, "backend": "torch", **OPTIONS[options]})
     assert_all_learn(model, odd_batches(batch))
 
 
 def test_frames_that_are_all_surely_blank_do_no_harm(build: Callable, batch: dict) -> None:
-    model = build("ctc", "transformer", gmot_conf={"teacher_width": 12, "frame_weights": "blank"})
+    model = build("ctc", "transformer", gmot_conf={"teacher_width": 12, "backend": "torch", "frame_weights": "blank"})
     with torch.no_grad():
         model.ctc.ctc_lo.bias[0] = 1e3  # 1 - p(blank) is 0 in every frame
     assert_all_learn(model, odd_batches(batch))
@@ -92,7 +94,7 @@ def test_frames_that_are_all_surely_blank_do_no_harm(build: Callable, batch: dic
 def test_autocast_changes_little(build: Callable, batch: dict, host: str, options: str, precision: torch.dtype) -> None:
     if (host, precision) == ("transducer", torch.float16):
         pytest.skip("torch has no float16 LSTM on CPUs")
-    model = build(host, "transformer", gmot_conf={"teacher_width": 12, **OPTIONS[options]})
+    model = build(host, "transformer", gmot_conf={"teacher_width": 12, "backend": "torch", **OPTIONS[options]})
     full = model(**batch)[1]
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     with torch.autocast("cpu", precision):
