@@ -47,7 +47,10 @@ def curves(training: Training) -> dict[tuple[str, int], Curve]:
 
 
 def assert_close(curve: Curve, expected: Curve, tolerance: float = 1e-5) -> None:
+    """Every loss of every epoch agrees; ``pytest -rP`` shows how closely."""
     assert curve.keys() == expected.keys()
+    pairs = [(curve[epoch][name], value) for epoch, losses in expected.items() for name, value in losses.items()]
+    print(f"largest relative difference: {max(abs(a - b) / max(abs(b), 1e-9) for a, b in pairs):.1e}")
     for epoch, losses in expected.items():
         assert curve[epoch] == pytest.approx(losses, rel=tolerance), f"epoch {epoch}"
 
@@ -81,7 +84,8 @@ def test_accumulated_halves_are_the_whole_batch(training: Training) -> None:
         assert training.run(f"{name} whole", config, batch_size=2 * BATCH) == [0]
         assert training.run(f"{name} halves", config, accum_grad=2) == [0]
     assert_close(training.curve("exact halves"), training.curve("exact whole"))
-    # and after an epoch the mean is that of the same rows
+    # with a mean that has seen one half when the first is learnt, nearly so, and after an epoch it is the same mean
+    assert_close(training.curve("centred halves"), training.curve("centred whole"), 0.05)
     whole, halves = (training.checkpoint(f"centred {name}")["model"] for name in ("whole", "halves"))
     assert halves["gmot.teacher_rows"] == whole["gmot.teacher_rows"] > 0
     torch.testing.assert_close(halves["gmot.teacher_mean"], whole["gmot.teacher_mean"])

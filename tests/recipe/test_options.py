@@ -29,6 +29,7 @@ def test_values_may_look_like_options() -> None:
         (["train"], "'train': every argument is an option"),
         (["--use_k2", "true"], "--use_k2 true: only asr.sh can do this; give --espnet_root"),
         (["--use_ngram", "true"], "needs kenlm"),
+        (["--num_nodes", "2"], "--num_nodes 2: only asr.sh can do this; give --espnet_root"),
     ],
 )
 def test_bad_options(argv: list[str], message: str) -> None:

@@ -155,8 +155,9 @@ def test_asr_sh_engine(shell: Shell) -> None:
     (template / "asr.sh").chmod(0o755)
     (shell.folder / "bin/sclite").write_text("#!/bin/sh\n")
     (shell.folder / "bin/sclite").chmod(0o755)
-    shell.run("run.sh", "--espnet_root", "espnet", "--workdir", "w", "--stage", "10")
+    shell.run("run.sh", "--espnet_root", "espnet", "--workdir", "w", "--stage", "10", "--num_nodes", "2")
     ((words, *_),) = shell.calls()
+    assert last(words, "--num_nodes") == "2"
     assert words[:2] == ["--python", "python3 -m espnet_gmot"]
     assert os.readlink(shell.folder / "w/asr.sh") == str(template / "asr.sh")
     assert (shell.folder / "w/utils").is_dir()
