@@ -15,8 +15,9 @@ from espnet_gmot import launcher
 STEP = """
 import os, time
 def steps(*_):
+    with open("pid", "w") as file:
+        file.write(str(os.getpid()))
     while True:
-        open("pid", "w").write(str(os.getpid()))
         time.sleep(0.1)
 """
 FORK = """
