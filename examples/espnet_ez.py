@@ -4,7 +4,7 @@
 
 TEACHER is a folder or hub name of a Chinese language model, such as bert-base-chinese; without it, fixed random vectors
 stand in for one, so that the example runs offline, in a minute on a CPU. ESPnet-EZ comes with espnet 202511; it imports
-all of ESPnet's tasks, so it also needs: pip install pyworld 'pypinyin<=0.44' asteroid_filterbanks==0.4.0 lightning
+all of ESPnet's tasks, so it also needs: pip install pyworld-prebuilt pypinyin asteroid_filterbanks==0.4.0 six
 """
 
 import sys

@@ -1,8 +1,4 @@
-"""The examples run: ESPnet-EZ here; ESPnet3 wherever GMOT_ESPNET_WHEEL says where the later ESPnet is.
-
-GMOT_ESPNET_WHEEL=espnet-202611-py3-none-any.whl[:FOLDER…] names the wheel, or a folder into which it was unpacked, and
-further folders with what it imports and this environment lacks: omniio, espnet_model_zoo, pandas.
-"""
+"""The examples run: ESPnet-EZ on the installed ESPnet, ESPnet3 on the later one that `make test` unpacks."""
 
 import ast
 import os
@@ -10,7 +6,6 @@ import re
 import runpy
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +21,7 @@ EXAMPLES = ROOT.parent / "examples"
 
 @pytest.mark.espnet
 def test_espnet_ez_trains_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pyworld", "pypinyin", "asteroid_filterbanks", "lightning"):
+    for module in ("pyworld", "pypinyin", "asteroid_filterbanks", "six"):
         pytest.importorskip(module, reason=f"ESPnet-EZ imports {module}, which isn't installed")
     from espnet_gmot.hosts import export
 
@@ -42,17 +37,12 @@ def test_espnet_ez_trains_and_exports(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture(scope="module")
-def later(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Folders to put in front of sys.path: the later ESPnet, unpacked, and what it needs."""
-    words = os.environ.get("GMOT_ESPNET_WHEEL")
-    if not words:
-        pytest.skip("GMOT_ESPNET_WHEEL isn't set: no later ESPnet to look at")
-    wheel, *more = map(Path, words.split(os.pathsep))
-    if wheel.is_file():
-        target = tmp_path_factory.mktemp("wheel")
-        zipfile.ZipFile(wheel).extractall(target)
-        wheel = target
-    return [wheel, *more]
+def later() -> Path:
+    """Folder to put in front of sys.path: the later ESPnet, unpacked, and what it needs."""
+    folder = Path(sys.prefix) / "espnet_later"
+    if not (folder / "espnet3").is_dir():
+        pytest.skip(f"{folder}: no later ESPnet there; `make test` fetches it")
+    return folder
 
 
 def espnet_names(source: str) -> Iterator[tuple[str, str | None]]:
@@ -85,10 +75,10 @@ def defined(root: Path, module: str, name: str | None) -> bool:
     return name in bound
 
 
-def test_the_later_espnet_has_all_that_we_import(later: list[Path]) -> None:
+def test_the_later_espnet_has_all_that_we_import(later: Path) -> None:
     taken = {(path, *name) for path in ROOT.rglob("*.py") for name in espnet_names(path.read_text(encoding="utf8"))}
     assert len(taken) > 10
-    assert [name for name in sorted(taken, key=str) if not defined(later[0], *name[1:])] == []
+    assert [name for name in sorted(taken, key=str) if not defined(later, *name[1:])] == []
 
 
 def test_a_name_that_espnet_lacks_is_noticed(tmp_path: Path) -> None:
@@ -105,10 +95,10 @@ def test_a_name_that_espnet_lacks_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.espnet
-def test_espnet3_trains_and_exports(later: list[Path], tmp_path: Path) -> None:
+def test_espnet3_trains_and_exports(later: Path, tmp_path: Path) -> None:
     for name in ("tones.py", "tones_dataset.py", "espnet3_asr.py", "espnet3_asr.yaml"):
         (tmp_path / name).write_text((EXAMPLES / name).read_text(encoding="utf8"), encoding="utf8")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*later, ROOT.parent]))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [later, ROOT.parent]))}
 
     def run(*words: str) -> str:
         done = subprocess.run(
