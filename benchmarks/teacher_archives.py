@@ -5,13 +5,14 @@ python3 benchmarks/teacher_archives.py --model e5-small-zh-char --text TEXT --wo
 
 import argparse
 import itertools
+import json
 from pathlib import Path
 
 import kaldiio
 import numpy as np
 
 from espnet_gmot.teacher import PLMTeacher, dump
-from espnet_gmot.teacher.archive import PRECISIONS, TeacherArchive, write_archive
+from espnet_gmot.teacher.archive import PRECISIONS, write_archive
 from espnet_gmot.teacher.normalise import MODES
 from espnet_gmot.teacher.transcripts import read_transcripts
 
@@ -60,21 +61,22 @@ def main() -> None:
             dump.main([*common, "--text", str(args.text), "--out", str(args.work / f"{mode}_all")])
             common += ["--stats", str(args.work / f"{mode}_all")]
         dump.main([*common, "--text", str(text), "--out", str(args.work / mode)])
-        compare(TeacherArchive(args.work / mode), mode, same)
+        compare(args.work / mode, mode, same)
 
 
-def compare(archive: TeacherArchive, mode: str, same: np.ndarray) -> None:
+def compare(folder: Path, mode: str, same: np.ndarray) -> None:
     """One line of the table for each precision; values' errors in standard deviations of their column."""
-    exact = [archive[key] for key in archive]
-    rows = np.concatenate(exact)
-    means = {mode: archive.mean} if mode != "none" else {"none": 0 * archive.mean, "none, centred": archive.mean}
+    exact = dict(kaldiio.load_scp(str(folder / "teacher.scp")).items())
+    rows = np.concatenate(list(exact.values()))
+    mean = np.float32(json.loads((folder / "teacher.json").read_text(encoding="utf8"))["mean"])
+    means = {mode: mean} if mode != "none" else {"none": 0 * mean, "none, centred": mean}
     for name, mean in means.items():
         costs = cosine_costs(rows, mean)
         for precision in PRECISIONS:
-            ark = archive.folder / f"{precision}.ark"
-            offsets = write_archive(ark, zip(archive, exact, strict=True), precision)
+            ark = folder / f"{precision}.ark"
+            offsets = write_archive(ark, exact.items(), precision)
             stored = np.concatenate([kaldiio.load_mat(f"{ark}:{offset}") for offset in offsets])
-            share = ark.stat().st_size / size_of(archive.folder)
+            share = ark.stat().st_size / size_of(folder)
             ark.unlink()
             value, cost = abs(stored - rows) / rows.std(axis=0), abs(cosine_costs(stored, mean) - costs)
             print(

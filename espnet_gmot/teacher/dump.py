@@ -2,8 +2,9 @@
 
 import argparse
 import logging
-import multiprocessing
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from espnet_gmot.teacher.archive import PRECISIONS, make_folder, replacing, writ
 from espnet_gmot.teacher.loading import check_device, fingerprint
 from espnet_gmot.teacher.normalise import MODES, STATS_NAME, FeatureStats
 from espnet_gmot.teacher.plm import PLMTeacher
-from espnet_gmot.teacher.shards import Shard, dump_shard, plan_shards, read_note
+from espnet_gmot.teacher.shards import Dump, Shard, Worker
 from espnet_gmot.teacher.statistics import borrow, measure, provide, stats_key
 from espnet_gmot.teacher.transcripts import read_transcripts
 from espnet_gmot.version import __version__
 
 _LOG = logging.getLogger(__name__)
+_MOST_SHARDS, _SMALLEST_SHARD = 64, 256  # see `espnet_gmot.teacher.shards.Dump`
 
 
 @dataclass(frozen=True)
@@ -76,59 +78,28 @@ class DumpOptions:
             stats=self.stats,
         )
 
-
-def _start_worker(options: DumpOptions, threads: int) -> None:
-    global _worker
-    torch.set_num_threads(threads)
-    _worker = (options.teacher(), options.batch_size)
+    def worker(self) -> Worker:
+        """Computes shards with a teacher of its own."""
+        return partial(dump_shard, self.teacher(), self.batch_size)
 
 
-def _work(shard: Shard) -> int:
-    teacher, batch_size = _worker
-    dump_shard(teacher, shard, batch_size, lambda _: None)
-    return len(shard.texts)
+def dump_shard(teacher: PLMTeacher, batch_size: int, shard: Shard, advance: Callable[[int], Any]) -> None:
+    """Compute and write one shard of (utterance, transcript) items; ``advance`` is told how many each batch had."""
+    total = np.zeros(shard.width)
+    known: dict[str, Any] = {"rows": 0, "sum": []}
 
+    def matrices() -> Iterator[tuple[str, np.ndarray]]:
+        for start in range(0, len(shard.items), batch_size):
+            keys, texts = map(list, zip(*shard.items[start : start + batch_size], strict=True))
+            features, lengths = teacher(texts, keys)
+            for key, matrix, length in zip(keys, features.cpu().numpy(), lengths.tolist(), strict=True):
+                np.add(total, matrix[:length].sum(axis=0, dtype=np.float64), out=total)
+                known["rows"] += length
+                yield key, matrix[:length]
+            advance(len(keys))
+        known["sum"] = total.tolist()
 
-_worker: tuple[PLMTeacher, int]
-
-
-def _run(options: DumpOptions, teacher: PLMTeacher, shards: list[Shard], done: int) -> None:
-    """Compute ``shards``, longest transcripts first: whatever is too long or too big shows at once."""
-    from tqdm import tqdm
-
-    total = done + sum(len(shard.texts) for shard in shards)
-    nj = min(options.nj, len(shards))
-    with tqdm(total=total, initial=done, desc="dump-teacher", unit="text", mininterval=1, dynamic_ncols=True) as bar:
-        if nj <= 1:
-            for shard in reversed(shards):
-                dump_shard(teacher, shard, options.batch_size, bar.update)
-            return
-        threads = max(1, torch.get_num_threads() // nj)
-        # spawn: a forked child of a process that has run torch threads may hang
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(nj, _start_worker, (options, threads)) as pool:
-            for size in pool.imap_unordered(_work, reversed(shards)):
-                bar.update(size)
-
-
-def _clear_other_features(out: Path, features: dict[str, Any], overwrite: bool) -> None:
-    """Refuse a folder with other features in it, or empty it of them when told to."""
-    notes = sorted(out.glob("teacher.*.json"))
-    # other statistics are no other features: as with other transcripts, what is stale is computed again
-    features = features | {"stats": None}
-    others = [note["features"] | {"stats": None} for path in notes if (note := read_note(path))]
-    others = [other for other in others if other != features]
-    if not others:
-        return
-    if not overwrite:
-        names = {"model_digest": "model"}
-        changed = [names.get(k, k) for k in {**features, **others[0]} if others[0].get(k) != features.get(k)]
-        raise UserError(
-            f"--out {out}: already holds features with another {' and '.join(changed)} "
-            f"({others[0]} there); choose another --out, or --overwrite to replace them"
-        )
-    for path in [out / "teacher.scp", out / "teacher.json", out / STATS_NAME, *notes, *out.glob("teacher.*.ark")]:
-        path.unlink(missing_ok=True)
+    shard.write(matrices(), known, shard.features.get("precision", "float32"))
 
 
 def _describe(options: DumpOptions, teacher: PLMTeacher) -> dict[str, Any]:
@@ -168,7 +139,8 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
     if options.normalise != "none":
         features |= {"normalise": options.normalise, "stats": key}
     make_folder(out)
-    _clear_other_features(out, features, overwrite)
+    folder = Dump("dump-teacher", out, "teacher", _MOST_SHARDS, _SMALLEST_SHARD)
+    folder.clear_others(features, overwrite, more=("teacher.scp", "teacher.json", STATS_NAME), ignored="stats")
     rate, unknown = teacher.tokens.check_language(distinct, options.max_unknown)
     if unknown:
         _LOG.warning("%.2f %% of the characters are unknown to the teacher: %s", 100 * rate, " ".join(unknown[:20]))
@@ -180,35 +152,29 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
             )
 
         teacher.stats = provide(out / STATS_NAME, key, source, statistics)
-    shards = plan_shards(transcripts, out, features, teacher.width)
+    first = {text: utterance for utterance, text in reversed(transcripts.items())}  # utterances that name matrices
+    items = [(first[text], text) for text in sorted(first, key=lambda text: (len(text), text))]
+    shards = folder.plan(items, [text for _, text in items], features, teacher.width)
     todo = [shard for shard in shards if shard.finished() is None]
-    done = len(distinct) - sum(len(shard.texts) for shard in todo)
-    _LOG.info(
-        "%d utterances, %d distinct transcripts, %d already there: %s", len(transcripts), len(distinct), done, out
-    )
+    done = len(items) - sum(len(shard.items) for shard in todo)
+    _LOG.info("%d utterances, %d distinct transcripts, %d already there: %s", len(transcripts), len(items), done, out)
     if todo:
         (out / "teacher.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced
-        _run(replace(options, stats=teacher.stats), teacher, todo, done)
-    return _finish(options, text, out, transcripts, shards, rate)
+        options_there = replace(options, stats=teacher.stats)
+        folder.run(todo, partial(dump_shard, teacher, options.batch_size), options_there.worker, options.nj, done)
+    return _finish(options, text, transcripts, folder, shards, rate)
 
 
 def _finish(
-    options: DumpOptions, text: Path, out: Path, transcripts: dict[str, str], shards: list[Shard], unknown: float
+    options: DumpOptions, text: Path, transcripts: dict[str, str], folder: Dump, shards: list[Shard], unknown: float
 ) -> Path:
     """Write teacher.json, then teacher.scp: its presence says that all is there."""
     import transformers
 
     places, total, rows = {}, 0.0, 0
-    for shard in shards:
-        note = shard.finished()
-        if note is None:
-            raise UserError(f"{shard.path}: changed while dump-teacher was running; run it again, alone")
-        places.update(zip(shard.texts, (f"{shard.path}:{offset}" for offset in note["offsets"]), strict=True))
+    for shard, note in zip(shards, folder.collect(shards), strict=True):
+        places.update(zip(shard.content, (f"{shard.path}:{offset}" for offset in note["offsets"]), strict=True))
         total, rows = total + np.asarray(note["sum"]), rows + note["rows"]
-    names = {shard.path.name for shard in shards}
-    for stale in (ark for ark in out.glob("teacher.*.ark") if ark.name not in names):
-        stale.unlink()
-        stale.with_suffix(".json").unlink(missing_ok=True)
     info = {
         "format": 1,
         **{k: v for k, v in asdict(options).items() if k in ("model", "special_tokens", "normalise", "precision")},
@@ -222,10 +188,10 @@ def _finish(
         "versions": {"espnet_gmot": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         "mean": (total / rows).tolist(),
     }
-    write_json(out / "teacher.json", info)
-    with replacing(out / "teacher.scp") as handle:
+    write_json(folder.out / "teacher.json", info)
+    with replacing(folder.out / "teacher.scp") as handle:
         handle.writelines(f"{utterance} {places[text]}\n" for utterance, text in transcripts.items())
-    return out / "teacher.scp"
+    return folder.out / "teacher.scp"
 
 
 def get_parser() -> argparse.ArgumentParser:

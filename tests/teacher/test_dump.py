@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.teacher import PLMTeacher, dump, shards
-from espnet_gmot.teacher.archive import TeacherArchive, check_archive, replacing, write_archive
+from espnet_gmot.teacher import PLMTeacher, dump
+from espnet_gmot.teacher.archive import check_archive, replacing, write_archive
+from espnet_gmot.teacher.shards import Shard
 from espnet_gmot.teacher.transcripts import read_transcripts
-from tests.teacher.conftest import TEXT, save_bert
+from tests.teacher.conftest import TEXT, Dumped, save_bert
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def text(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two transcripts an ark, so that five make three arks."""
-    monkeypatch.setattr(shards, "_SMALLEST_SHARD", 2)
+    monkeypatch.setattr(dump, "_SMALLEST_SHARD", 2)
 
 
 def run(model: Path, text: Path, out: Path, *more: str) -> None:
@@ -45,13 +46,11 @@ def test_kaldiio_reads_what_the_teacher_says(tiny_plm: Path, text: Path, tmp_pat
     for utterance, transcript in transcripts.items():
         assert matrices[utterance].dtype == np.float32
         torch.testing.assert_close(torch.tensor(matrices[utterance]), teacher([transcript])[0][0], atol=1e-5, rtol=0)
-    archive = TeacherArchive(tmp_path / "out")
-    archive.check()
+    archive = Dumped(tmp_path / "out")
     rows = np.concatenate([matrices[f"utt{i}"] for i in range(5)])
     np.testing.assert_allclose(archive.mean, rows.mean(0), atol=1e-5)
-    assert (archive.width, len(archive), archive.info["texts"], archive.info["rows"]) == (32, 11, 5, len(rows))
-    assert archive.info["layer"] == 1 and archive.info["unknown_rate"] == 0
-    np.testing.assert_array_equal(archive["utt3"], matrices["utt3"])
+    expected = {"width": 32, "utterances": 11, "texts": 5, "rows": len(rows), "layer": 1, "unknown_rate": 0}
+    assert archive.info.items() >= expected.items()
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -68,12 +67,12 @@ def test_goes_on_after_a_kill_and_mends_a_truncated_ark(
     tiny_plm: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, computed = tmp_path / "out", []
-    whole = shards.dump_shard
+    whole = dump.dump_shard
 
-    def counted(teacher: PLMTeacher, shard: shards.Shard, batch_size: int, advance: object) -> None:
+    def counted(teacher: PLMTeacher, batch_size: int, shard: Shard, advance: object) -> None:
         if len(computed) == kill_after:
             raise KeyboardInterrupt
-        whole(teacher, shard, batch_size, advance)
+        whole(teacher, batch_size, shard, advance)
         computed.append(shard.path.name)
 
     monkeypatch.setattr(dump, "dump_shard", counted)
@@ -85,10 +84,11 @@ def test_goes_on_after_a_kill_and_mends_a_truncated_ark(
     run(tiny_plm, text, out)
     assert computed[2:] == ["teacher.0.ark"]
     before = {p.name: p.read_bytes() for p in out.glob("*.ark")}
+    offsets = json.loads((out / "teacher.1.json").read_text())["offsets"]
     for size in (len(before["teacher.1.ark"]) - 1, 9, 0):
         (out / "teacher.1.ark").write_bytes(before["teacher.1.ark"][:size])
         with pytest.raises(UserError, match=r"teacher.1.ark: truncated at byte \d+"):
-            TeacherArchive(out).check()
+            check_archive(out / "teacher.1.ark", offsets, 32)
         run(tiny_plm, text, out)
         assert computed[-1] == "teacher.1.ark" and (out / "teacher.1.ark").read_bytes() == before["teacher.1.ark"]
     assert len(computed) == 6
@@ -96,7 +96,7 @@ def test_goes_on_after_a_kill_and_mends_a_truncated_ark(
     assert len(computed) == 6
     text.write_text(text.read_text().splitlines()[0] + "\n")  # another text: what is of no use any more goes
     run(tiny_plm, text, out)
-    assert [p.name for p in out.glob("*.ark")] == ["teacher.0.ark"] and list(TeacherArchive(out)) == ["sp0.9-utt0"]
+    assert [p.name for p in out.glob("*.ark")] == ["teacher.0.ark"] and list(Dumped(out).rows) == ["sp0.9-utt0"]
 
 
 def test_other_options_are_refused_unless_told(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_other_options_are_refused_unless_told(tiny_plm: Path, text: Path, tmp_p
     assert (out / "teacher.scp").read_bytes() == before
     run(tiny_plm, text, out, "--layer", "3")  # the last layer by its other name
     run(tiny_plm, text, out, "--layer", "1", "--special_tokens", "--overwrite")
-    assert TeacherArchive(out)["utt0"].shape == (8, 32) and TeacherArchive(out).info["layer"] == 1
+    assert Dumped(out).rows["utt0"].shape == (8, 32) and Dumped(out).info["layer"] == 1
 
 
 def test_processes_give_the_same_bytes(tiny_plm: Path, tmp_path: Path) -> None:
@@ -177,8 +177,6 @@ def test_check_archive_finds_what_is_wrong(tmp_path: Path) -> None:
             check_archive(path, wrong, width)
     with pytest.raises(UserError, match="missing"):
         check_archive(tmp_path / "y.ark", offsets, 3)
-    with pytest.raises(UserError, match="no finished teacher archive"):
-        TeacherArchive(tmp_path)
 
 
 @pytest.mark.parametrize(("precision", "item", "per_column", "error"), [("float16", 2, 0, 1e-4), ("int8", 1, 8, 0.03)])
@@ -187,21 +185,19 @@ def test_compressed_archives(
 ) -> None:
     run(tiny_plm, text, tmp_path / "whole")
     run(tiny_plm, text, tmp_path / "less", "--precision", precision)
-    whole, less = TeacherArchive(tmp_path / "whole"), TeacherArchive(tmp_path / "less")
-    less.check()
-    read = kaldiio.load_scp(str(tmp_path / "less/teacher.scp"))
-    for utterance in whole:
-        assert read[utterance].dtype == np.float32
-        assert 0 < np.abs(read[utterance] - whole[utterance]).max() < error * np.ptp(whole[utterance])
+    whole, less = Dumped(tmp_path / "whole"), Dumped(tmp_path / "less")
+    for utterance, matrix in whole.rows.items():
+        assert less.rows[utterance].dtype == np.float32
+        assert 0 < np.abs(less.rows[utterance] - matrix).max() < error * np.ptp(matrix)
     assert less.info["precision"] == precision and whole.info["precision"] == "float32"
     ark = tmp_path / "less/teacher.0.ark"
     names, header = 5 * len("sp0.9-utt0 "), 5 * len("\0BCM2 ") + 5 * 16 - 5 * (precision == "int8")
     assert ark.stat().st_size == names + header + 32 * (item * less.info["rows"] + per_column * 5)
-    data = ark.read_bytes()
-    for size in (len(data) - 1, int(next(iter(less._places.values())).rpartition(":")[2]) + 9, 0):
+    data, offsets = ark.read_bytes(), json.loads(ark.with_suffix(".json").read_text())["offsets"]
+    for size in (len(data) - 1, offsets[1] + 9, 0):
         ark.write_bytes(data[:size])
         with pytest.raises(UserError, match="truncated at byte"):
-            less.check()
+            check_archive(ark, offsets, 32)
         run(tiny_plm, text, tmp_path / "less", "--precision", precision)
         assert ark.read_bytes() == data
     with pytest.raises(UserError, match="already holds features with another precision"):
@@ -223,11 +219,10 @@ def test_compression_stands_few_rows_and_outliers(tmp_path: Path, precision: str
 
 def test_several_layers_side_by_side(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
     run(tiny_plm, text, tmp_path / "out", "--layer", "1", "2", "-1")
-    archive = TeacherArchive(tmp_path / "out")
-    assert archive.width == archive.mean.size == 96 and archive.info["layer"] == [1, 2, 3]
-    archive.check()
+    archive = Dumped(tmp_path / "out")
+    assert archive.info["width"] == archive.mean.size == 96 and archive.info["layer"] == [1, 2, 3]
     single = [PLMTeacher(str(tiny_plm), layer=layer)([TEXT[2]])[0][0] for layer in (1, 2, 3)]
-    torch.testing.assert_close(torch.tensor(archive["utt2"]), torch.cat(single, dim=1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.tensor(archive.rows["utt2"]), torch.cat(single, dim=1), atol=1e-5, rtol=0)
     run(tiny_plm, text, tmp_path / "out", "--layer", "1", "2", "3")  # the same by another name
     with pytest.raises(UserError, match="another layer"):
         run(tiny_plm, text, tmp_path / "out", "--layer", "1", "2")
@@ -242,12 +237,11 @@ def test_espnet_reads_the_stream(tiny_plm: Path, text: Path, tmp_path: Path) -> 
     dataset = ESPnetDataset([(scp, "teacher", "kaldi_ark")], preprocess=None)
     utterance, data = dataset["sp0.9-utt2"]
     assert utterance == "sp0.9-utt2"
-    np.testing.assert_array_equal(data["teacher"], TeacherArchive(tmp_path / "out")["utt2"])
+    np.testing.assert_array_equal(data["teacher"], Dumped(tmp_path / "out").rows["utt2"])
 
 
 @pytest.mark.shared
 def test_real_model_into_archives(shared_plm: Path, text: Path, tmp_path: Path) -> None:
     run(shared_plm, text, tmp_path / "out")
-    archive = TeacherArchive(tmp_path / "out")
-    assert archive["utt0"].shape == (6, 384)
-    assert json.loads((tmp_path / "out/teacher.json").read_text())["rows"] == sum(map(len, TEXT))
+    archive = Dumped(tmp_path / "out")
+    assert archive.rows["utt0"].shape == (6, 384) and archive.info["rows"] == sum(map(len, TEXT))

@@ -9,31 +9,26 @@ import torch
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.teacher import PLMTeacher, dump, statistics
-from espnet_gmot.teacher.archive import TeacherArchive
 from espnet_gmot.teacher.normalise import SHRINKAGE, FeatureStats, Normaliser, shrunk_whitening
 from espnet_gmot.teacher.statistics import sample_texts
-from tests.teacher.conftest import TEXT, save_bert
+from tests.teacher.conftest import TEXT, Dumped, save_bert
 
 CHARACTERS = sorted(set("".join(TEXT)))
 TRAIN = [a + b for a in CHARACTERS for b in CHARACTERS]  # some 800 rows of width 32
 VALID = ["天气很好", "书好看"]
 
 
-def run(model: Path, texts: list[str], out: Path, *more: str) -> TeacherArchive:
+def run(model: Path, texts: list[str], out: Path, *more: str) -> Dumped:
     path = out.with_suffix(".text")
     path.write_text("".join(f"utt{i} {text}\n" for i, text in enumerate(texts)), encoding="utf-8")
     assert dump.main(["--model", str(model), "--text", str(path), "--out", str(out), *more]) == 0
-    return TeacherArchive(out)
-
-
-def rows_of(archive: TeacherArchive) -> np.ndarray:
-    return np.concatenate([archive[utterance] for utterance in archive]).astype(np.float64)
+    return Dumped(out)
 
 
 def test_whitened_training_rows_have_identity_covariance(tiny_plm: Path, tmp_path: Path) -> None:
-    plain = rows_of(run(tiny_plm, TRAIN, tmp_path / "plain", "--layer", "1", "3"))
+    plain = run(tiny_plm, TRAIN, tmp_path / "plain", "--layer", "1", "3").stacked()
     archive = run(tiny_plm, TRAIN, tmp_path / "white", "--layer", "1", "3", "--normalise", "whiten")
-    white = rows_of(archive)
+    white = archive.stacked()
     np.testing.assert_allclose(white.mean(0), 0, atol=2e-4)
     assert np.abs(archive.mean).max() < 2e-4 and archive.info["normalise"] == "whiten"
     for layer in (slice(0, 32), slice(32, 64)):
@@ -58,12 +53,12 @@ def test_whitening_without_shrinkage_is_exact_and_symmetric() -> None:
 def test_centring_shifts_by_the_training_mean(tiny_plm: Path, tmp_path: Path) -> None:
     plain = run(tiny_plm, TRAIN, tmp_path / "plain")
     centred = run(tiny_plm, TRAIN, tmp_path / "train", "--normalise", "centre")
-    np.testing.assert_allclose(rows_of(centred).mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(rows_of(plain) - plain.mean, rows_of(centred), atol=1e-5)
+    np.testing.assert_allclose(centred.stacked().mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(plain.stacked() - plain.mean, centred.stacked(), atol=1e-5)
     valid = run(tiny_plm, VALID, tmp_path / "valid", "--normalise", "centre", "--stats", str(tmp_path / "train"))
     raw = run(tiny_plm, VALID, tmp_path / "raw")
-    np.testing.assert_allclose(rows_of(raw) - plain.mean, rows_of(valid), atol=1e-5)
-    assert np.abs(rows_of(valid).mean(0)).max() > 0.1  # its own mean is another
+    np.testing.assert_allclose(raw.stacked() - plain.mean, valid.stacked(), atol=1e-5)
+    assert np.abs(valid.stacked().mean(0)).max() > 0.1  # its own mean is another
 
 
 def test_online_equals_archive_and_padding_stays_zero(tiny_plm: Path, tmp_path: Path) -> None:
@@ -72,12 +67,12 @@ def test_online_equals_archive_and_padding_stays_zero(tiny_plm: Path, tmp_path: 
         *(tiny_plm, VALID, tmp_path / "valid", "--layer", "1", "3"),
         *("--normalise", "whiten", "--stats", str(tmp_path / "train/teacher_stats.npz")),
     )
-    assert valid.width == archive.width == 64
+    assert valid.info["width"] == archive.info["width"] == 64
     # the folder that borrowed can lend
     teacher = PLMTeacher(str(tiny_plm), layer=[1, 3], stats=tmp_path / "valid")
     features, lengths = teacher(VALID)
     for i, length in enumerate(lengths):
-        np.testing.assert_allclose(features[i, :length], valid[f"utt{i}"], atol=1e-4)
+        np.testing.assert_allclose(features[i, :length], valid.rows[f"utt{i}"], atol=1e-4)
     assert lengths.tolist() == [4, 3] and not features[1, 3:].any() and teacher.width == 64
     with pytest.raises(UserError, match=r"statistics are of 2 layer\(s\) of width 32, the features have 32"):
         PLMTeacher(str(tiny_plm), stats=tmp_path / "valid")(VALID)
@@ -113,7 +108,7 @@ def test_reruns_keep_and_new_transcripts_renew_the_statistics(
     assert len(measured) == 2 and (out / "teacher_stats.npz").read_bytes() == first
     archive = run(tiny_plm, TRAIN[50:90], out, "--normalise", "centre")
     assert len(measured) == 3
-    np.testing.assert_allclose(rows_of(archive).mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(archive.stacked().mean(0), 0, atol=1e-5)
 
 
 def test_statistics_that_do_not_fit(tiny_plm: Path, tmp_path: Path) -> None:
