@@ -89,10 +89,22 @@ def fingerprint(words: Iterable[str], inputs: Iterable[str | Path] = (), *, cont
 
 def is_complete(directory: str | Path, mark: str) -> bool:
     """Whether ``directory`` holds finished work with this fingerprint."""
+    return _mark(directory)[0] == mark
+
+
+def made_by(directory: str | Path) -> str:
+    """The versions that finished the work in ``directory``, as :func:`set_complete` was told."""
+    return _mark(directory)[1] or "another version"
+
+
+def set_complete(directory: str | Path, mark: str, versions: str = "") -> None:
+    """Leave the mark that :func:`is_complete` and :func:`made_by` read."""
+    write_text(Path(directory) / MARK, f"{mark}\n{versions}\n")
+
+
+def _mark(directory: str | Path) -> tuple[str, str]:
+    """Fingerprint and versions; empty where nothing is finished or nobody noted them."""
     path = Path(directory) / MARK
-    return path.is_file() and path.read_text(encoding="utf-8").strip() == mark
-
-
-def set_complete(directory: str | Path, mark: str) -> None:
-    """Leave the mark that :func:`is_complete` looks for."""
-    write_text(Path(directory) / MARK, mark + "\n")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    mark, versions, *_ = [*lines, "", ""]
+    return mark.strip(), versions.strip()

@@ -6,6 +6,7 @@ own log file, threads, logging set-up and exit status, as it would under asr.sh.
 
 import contextlib
 import importlib
+import importlib.metadata
 import io
 import logging
 import multiprocessing
@@ -24,7 +25,8 @@ from tqdm import tqdm
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.orphan import end_with_parent
-from espnet_gmot.recipe.files import fingerprint, is_complete, set_complete
+from espnet_gmot.recipe.files import fingerprint, is_complete, made_by, set_complete
+from espnet_gmot.version import __version__
 
 _ERROR = "espnet_gmot: error: "
 _CONSOLE_SECONDS = 10.0  # at most one progress line of training in this time
@@ -53,6 +55,15 @@ class Job:
         words = [field for word in self.argv for field in (word, *word.split(",")[:1], *word.split("=")[1:])]
         files = sorted({word for word in words if os.path.isfile(word)})
         return fingerprint((self.module, *self.argv), files, contents=True)
+
+
+def versions() -> str:
+    """What runs ESPnet's programs here; results of other versions are made again, but no training is thrown away."""
+    try:
+        espnet = importlib.metadata.version("espnet")
+    except importlib.metadata.PackageNotFoundError:
+        espnet = "of a checkout"
+    return f"espnet_gmot {__version__}, espnet {espnet}"
 
 
 def cores() -> int:
@@ -92,7 +103,7 @@ def run_parts(
     marker: str | None = None,
     sizes: Sequence[int] = (),
 ) -> bool:
-    """Run the jobs whose output folder is not marked as complete; mark each folder as its job ends.
+    """Run the jobs whose output folder isn't marked as complete by these versions; mark each folder as its job ends.
 
     Args:
         jobs: what to run.
@@ -110,13 +121,17 @@ def run_parts(
     """
     marks = {job: job.fingerprint() for job in jobs}
     places = dict(zip(jobs, folders, strict=True))
-    todo = [job for job in jobs if not is_complete(places[job], marks[job])]
+    there = {job: made_by(places[job]) for job in jobs if is_complete(places[job], marks[job])}
+    now = versions()
+    todo = [job for job in jobs if there.get(job) != now]
+    if stale := sorted({old for old in there.values() if old != now}):
+        print(f"parts by {', '.join(stale)} are there, but {now} is installed: made again", flush=True)
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} parts are there already", flush=True)
     if todo:
         total = sum(size for job, size in zip(jobs, sizes, strict=True) if job in todo) if marker else len(todo)
         preload(*{job.module for job in todo})
-        _run_all(todo, lambda job: set_complete(places[job], marks[job]), processes, unit, marker, total)
+        _run_all(todo, lambda job: set_complete(places[job], marks[job], now), processes, unit, marker, total)
     return bool(todo)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.recipe.dump import sampling_rate
-from espnet_gmot.recipe.files import count_lines, fingerprint, install, is_complete, set_complete, write_text
+from espnet_gmot.recipe.files import count_lines, fingerprint, install, is_complete, made_by, set_complete, write_text
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job, TrainingEcho, cores, run_one, run_parts, sensible_parts
+from espnet_gmot.recipe.mains import Job, TrainingEcho, cores, run_one, run_parts, sensible_parts, versions
 from espnet_gmot.recipe.tables import split_table
 
 TRAIN = "espnet2.bin.asr_train"
@@ -155,7 +155,9 @@ def run_training(job: Job, directory: Path) -> None:
     """Run a training program that resumes by itself, unless ``directory`` is marked as finished by the same command."""
     mark = job.fingerprint()
     if is_complete(directory, mark):
-        print(f"{directory}: trained already (delete {directory}/.complete to train on)", flush=True)
+        old, now = made_by(directory), versions()
+        by = "" if old == now else f" by {old}, and kept although {now} is installed: delete the folder to train anew"
+        print(f"{directory}: trained already{by or f' (delete {directory}/.complete to train on)'}", flush=True)
         return
     print(f"log: {job.log}", flush=True)
     config = directory / "config.yaml"
@@ -173,4 +175,4 @@ def run_training(job: Job, directory: Path) -> None:
                 f"give another --asr_tag (or --lm_tag), or delete it (ESPnet's own words: {job.log})"
             ) from error
         raise
-    set_complete(directory, mark)
+    set_complete(directory, mark, versions())
