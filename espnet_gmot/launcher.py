@@ -96,6 +96,12 @@ def main(argv: list[str] | None = None) -> int:
             print(f"espnet_gmot: unknown command '{name}'{closest(name, tuple(COMMANDS))}", file=sys.stderr)
             return 2
         return importlib.import_module(COMMANDS[name][0]).main(argv[1:]) or 0
+    except ModuleNotFoundError as error:
+        if name not in COMMANDS or (error.name or "espnet_gmot").startswith("espnet_gmot"):
+            raise
+        advice = "activate the environment that `make env` makes, or see `python3 -m espnet_gmot doctor`"
+        print(f"espnet_gmot {name}: error: {sys.executable} has no {error.name}: {advice}", file=sys.stderr)
+        return 1
     except UserError as error:
         where = f"espnet_gmot {name}" if name in COMMANDS else "espnet_gmot"
         print(f"{where}: error: {error}", file=sys.stderr)

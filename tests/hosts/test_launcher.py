@@ -84,3 +84,14 @@ def test_unknown_commands_name_the_closest(capsys: pytest.CaptureFixture) -> Non
     assert all(name in text for name in launcher.COMMANDS)
     assert launcher.main(["-m"]) == 1
     assert "-m needs a module" in capsys.readouterr().err
+
+
+def test_an_absent_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setitem(launcher.COMMANDS, "prepare-data", ("espnet_gmot.gone", ""))
+    with pytest.raises(ModuleNotFoundError):  # a defect of ours stays one
+        launcher.main(["prepare-data"])
+    monkeypatch.setitem(launcher.COMMANDS, "prepare-data", ("tqdm.absent", ""))
+    assert launcher.main(["prepare-data"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and " has no tqdm" in said and "espnet_gmot doctor" in said
