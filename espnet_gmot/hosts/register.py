@@ -55,6 +55,7 @@ class _TaskFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        """The task's own spec, with registration behind its execution; None for any other module."""
         if fullname not in TASKS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)

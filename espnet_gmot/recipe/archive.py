@@ -143,6 +143,7 @@ class _Progress:
         self._bar = tqdm(total=size, unit="B", unit_scale=True, desc=f"unpack {archive.name}", mininterval=1.0)
 
     def read(self, size: int = -1) -> bytes:
+        """Read as the stream does."""
         data = self._stream.read(size)
         self._bar.update(len(data))
         return data

@@ -4,11 +4,11 @@ import shlex
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe.files import count_lines, fingerprint, is_complete, set_complete
+from espnet_gmot.recipe.files import count_lines
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job, cores, run_one, run_parts, sensible_parts
+from espnet_gmot.recipe.mains import Job, run_one, sensible_parts
 from espnet_gmot.recipe.tables import split_table
-from espnet_gmot.recipe.train import aggregate, common_options, require_same_tokens, run_training, write_resume_script
+from espnet_gmot.recipe.train import common_options, require_same_tokens, run_stats, run_training, write_resume_script
 
 TRAIN = "espnet2.bin.lm_train"
 PERPLEXITY = "espnet2.bin.lm_calc_perplexity"
@@ -32,11 +32,7 @@ def collect_stats(layout: Layout) -> None:
         own = ["--train_shape_file", f"{logs}/train.{index}.scp", "--valid_shape_file", f"{logs}/dev.{index}.scp"]
         own += ["--output_dir", f"{logs}/stats.{index}", *shlex.split(args.lm_args)]
         jobs.append(Job(TRAIN, (*shared, *own), logs / f"stats.{index}.log"))
-    folders = [logs / f"stats.{index}" for index in range(1, parts + 1)]
-    mark = fingerprint(job.fingerprint() for job in jobs)
-    if run_parts(jobs, folders, processes=cores(), unit="part") or not is_complete(layout.lm_stats, mark):
-        aggregate(folders, layout.lm_stats, layout, sums=True)
-        set_complete(layout.lm_stats, mark)
+    run_stats(jobs, layout.lm_stats, layout, sums=True)
 
 
 def _data(layout: Layout) -> list[str]:

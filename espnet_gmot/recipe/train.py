@@ -67,11 +67,16 @@ def collect_stats(layout: Layout) -> None:
         own = ["--train_shape_file", f"{logs}/train.{index}.scp", "--valid_shape_file", f"{logs}/valid.{index}.scp"]
         own += ["--output_dir", f"{logs}/stats.{index}", *shlex.split(args.asr_args)]
         jobs.append(Job(TRAIN, (*shared, *own), logs / f"stats.{index}.log"))
-    folders = [logs / f"stats.{index}" for index in range(1, parts + 1)]
+    run_stats(jobs, layout.asr_stats, layout, sums=args.feats_normalize == "global_mvn")
+
+
+def run_stats(jobs: Sequence[Job], stats: Path, layout: Layout, *, sums: bool) -> None:
+    """Run what is left of the jobs, whose folders are ``stats/logdir/stats.N``, and :func:`aggregate` them."""
+    folders = [stats / "logdir" / f"stats.{index}" for index in range(1, len(jobs) + 1)]
     mark = fingerprint(job.fingerprint() for job in jobs)
-    if run_parts(jobs, folders, processes=cores(), unit="part") or not is_complete(layout.asr_stats, mark):
-        aggregate(folders, layout.asr_stats, layout, sums=args.feats_normalize == "global_mvn")
-        set_complete(layout.asr_stats, mark)
+    if run_parts(jobs, folders, processes=cores(), unit="part") or not is_complete(stats, mark):
+        aggregate(folders, stats, layout, sums=sums)
+        set_complete(stats, mark)
 
 
 def aggregate(parts: Sequence[Path], stats: Path, layout: Layout, *, sums: bool) -> None:
