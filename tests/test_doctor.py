@@ -1,14 +1,15 @@
 """doctor: every missing piece is named with the command that mends it, and needed ones make it fail."""
 
 import importlib.metadata
-import json
+import shlex
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
 from espnet_gmot import doctor, launcher
-from espnet_gmot.doctor import Finding
+from espnet_gmot.doctor import material, software
+from espnet_gmot.doctor.finding import Finding
 
 
 @pytest.fixture(autouse=True)
@@ -43,80 +44,124 @@ def test_a_missing_package_has_its_command(
     assert doctor.main([]) == code
     lines = capsys.readouterr().out.splitlines()
     row = next(i for i, line in enumerate(lines) if line.split()[1:2] == [name])
-    assert lines[row].startswith(status) and lines[row + 1].strip() == f"→ pip install {name}"
+    assert lines[row].startswith(status) and lines[row + 1].strip() == f"→ python3 -m pip install {name}"
 
 
 def test_it_runs_where_torch_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(doctor.sys.modules, "torch", None)
-    assert doctor.gpu().status == "missing" and "pip install" in doctor.gpu().mend
+    monkeypatch.setitem(software.sys.modules, "torch", None)
+    assert software.gpu().status == "missing" and "env" in software.gpu().mend
 
 
-def test_scoring_needs_one_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda *_, **__: None)
-    assert doctor.scoring(None).detail.startswith("jiwer")
+def test_a_whole_environment_is_made_or_activated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software, "HOME", tmp_path)
+    monkeypatch.setattr(software.sys, "version_info", (3, 11))
+    without(monkeypatch, "espnet")
+    assert software.package("espnet").mend == f"python3 -m pip install {software.ESPNET}"  # no clone: what pip can do
+    (tmp_path / "Makefile").touch()
+    lines: list[str] = []
+    assert doctor.report([software.package("espnet"), software.hooks()] * 2, lines.append) == 1
+    assert lines[-1] == f"\n2 missing, start with: make -C {tmp_path} -B env && . {tmp_path}/.venv/bin/activate"
+    activate = f". {tmp_path}/.venv/bin/activate"
+    assert software.package("espnet").mend == f"make -C {tmp_path} -B env && {activate}"
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/.done").touch()
+    assert software.package("espnet").mend == activate
+    monkeypatch.setattr(software.sys, "prefix", str(tmp_path / ".venv"))  # it's the active one, and broken
+    assert software.package("espnet").mend.startswith("make ")
+
+
+def test_what_espnet_imports_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert software.espnet_needs().status == "ok"
+    without(monkeypatch, "typeguard", "inflect")
+    found = software.espnet_needs()
+    assert found.status == "missing" and found.mend == "python3 -m pip install typeguard 'inflect<6'"
+
+
+def test_scoring_needs_one_of_two_and_a_checkout_sclite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software.shutil, "which", lambda *_, **__: None)
+    assert software.scoring(None).detail.startswith("jiwer")
+    assert software.scoring(tmp_path).status == "missing" and "apt-get install sctk" in software.scoring(tmp_path).mend
     without(monkeypatch, "jiwer")
-    assert doctor.scoring(None) == Finding("scoring", "neither sclite nor jiwer", "missing", "pip install jiwer")
+    mend = "python3 -m pip install jiwer"
+    assert software.scoring(None) == Finding("scoring", "neither sclite nor jiwer", "missing", mend)
 
 
 def test_a_checkout_has_asr_sh(tmp_path: Path) -> None:
-    assert doctor.checkout(None).status == "absent"  # the recipe command works without
-    assert doctor.checkout(tmp_path).status == "missing"
+    assert material.checkout(None).status == "absent"  # the recipe command works without
+    assert material.checkout(tmp_path).status == "missing"
     (tmp_path / "egs2/TEMPLATE/asr1").mkdir(parents=True)
     (tmp_path / "egs2/TEMPLATE/asr1/asr.sh").touch()
-    assert doctor.checkout(tmp_path) == Finding("checkout", str(tmp_path))
+    assert material.checkout(tmp_path) == Finding("checkout", str(tmp_path))
 
 
 def test_a_teacher_is_a_folder_an_archive_or_a_cached_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    assert "lacks weights, tokenizer" in doctor.teacher(str(tmp_path)).detail
+    assert "lacks weights, tokenizer" in material.teacher(str(tmp_path)).detail
     (tmp_path / "model.safetensors").touch()
     (tmp_path / "vocab.txt").touch()
-    assert doctor.teacher(str(tmp_path)).status == "ok"
-    (tmp_path / "teacher.json").write_text(json.dumps({"width": 4}))
-    assert "dump-teacher" in doctor.teacher(str(tmp_path)).mend
-    (tmp_path / "teacher.scp").write_text("a x.ark:2\n")
-    assert doctor.teacher(str(tmp_path)).status == "ok"
-    assert doctor.teacher("nobody/no-such-model").mend == "hf download nobody/no-such-model"
-    assert doctor.teacher(str(tmp_path / "no" / "such" / "folder")).status == "missing"
+    assert material.teacher(str(tmp_path)).status == "ok"
+    assert material.teacher("nobody/no-such-model").mend == "hf download nobody/no-such-model"
+    for folder in (tmp_path / "none", tmp_path / "no" / "such" / "folder"):
+        found = material.teacher(str(folder))
+        assert found.detail.endswith("no such folder") and f"--local-dir {folder} " in found.mend
+
+
+def test_a_damaged_dump_is_mended_by_the_command_that_made_it(shared_plm: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a 今天天气\nb 很好\n", encoding="utf8")
+    out = tmp_path / "out"
+    words = ["--model", str(shared_plm), "--text", str(tmp_path / "text"), "--out", str(out), "--layer", "1", "2"]
+    words += ["--normalise", "centre", "--precision", "int8"]
+    (tmp_path / "train").write_text("c 我们去看书\n", encoding="utf8")
+    train = [*words, "--text", str(tmp_path / "train"), "--out", str(tmp_path / "training")]  # the later option counts
+    assert launcher.main(["dump-teacher", *train]) == 0
+    words += ["--stats", str(tmp_path / "training")]
+    assert launcher.main(["dump-teacher", *words]) == 0 and material.teacher(str(out)).status == "ok"
+    before = (out / "teacher.0.ark").read_bytes()
+    for name in ("teacher.scp", "teacher.0.ark"):
+        (out / name).unlink()
+        found = material.teacher(str(out))
+        assert found.status == "missing" and f"{name} is missing" in found.detail
+        assert launcher.main(shlex.split(found.mend)[3:]) == 0
+        assert material.teacher(str(out)).status == "ok" and (out / "teacher.0.ark").read_bytes() == before
 
 
 def test_full_runs_the_teacher(shared_plm: Path) -> None:
-    assert doctor.teacher_runs(str(shared_plm)).detail.endswith("6 rows for six characters, teacher_width: 384")
+    assert material.teacher_runs(str(shared_plm)).detail.endswith("6 rows for six characters, teacher_width: 384")
 
 
 @pytest.mark.espnet
 def test_full_asks_espnet_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.hooks_full().status == "ok"
+    assert software.hooks_full().status == "ok"
     import espnet2.tasks.asr as task
 
     from espnet_gmot.hosts import register
 
     monkeypatch.delitem(task.model_choices.classes, "gmot")
     monkeypatch.setattr(register, "register", lambda: None)
-    assert doctor.hooks_full().status == "missing"
+    assert software.hooks_full().status == "missing"
 
 
 def test_aishell_is_a_tree_or_an_archive(tmp_path: Path) -> None:
-    assert doctor.aishell(None).status == "absent" and doctor.aishell(tmp_path).status == "missing"
+    assert material.aishell(None).status == "absent" and material.aishell(tmp_path).status == "missing"
     (tmp_path / "data_aishell.tgz").touch()
-    assert "unpacks it" in doctor.aishell(tmp_path).detail
+    assert "unpacks it" in material.aishell(tmp_path).detail
     (tmp_path / "data_aishell/wav").mkdir(parents=True)
     (tmp_path / "data_aishell/transcript").mkdir()
     (tmp_path / "data_aishell/transcript/aishell_transcript_v0.8.txt").touch()
-    assert doctor.aishell(tmp_path) == doctor.aishell(tmp_path / "data_aishell")
-    assert doctor.aishell(tmp_path).detail == str(tmp_path / "data_aishell")
+    assert material.aishell(tmp_path) == material.aishell(tmp_path / "data_aishell")
+    assert material.aishell(tmp_path).detail == str(tmp_path / "data_aishell")
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(50 * 2**30))
-    assert [doctor.disk(tmp_path, size).status for size in (20, 100)] == ["ok", "absent"]
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(2**30))
+    monkeypatch.setattr(material.shutil, "disk_usage", lambda _: usage(50 * 2**30))
+    assert [material.disk(tmp_path, size).status for size in (20, 100)] == ["ok", "absent"]
+    monkeypatch.setattr(material.shutil, "disk_usage", lambda _: usage(2**30))
     assert doctor.main(["--workdir", str(tmp_path)]) == 1
     assert "1 missing" in capsys.readouterr().out
     assert launcher.main(["doctor", "--workdir", str(tmp_path / "none")]) == 1
 
 
 def test_a_module_is_found_without_importing_it() -> None:
-    assert doctor._module_exists("espnet_gmot.teacher.dump")
-    assert not doctor._module_exists("espnet_gmot.teacher.nothing") and not doctor._module_exists("nothing.at.all")
+    assert software._module_exists("espnet_gmot.teacher.dump")
+    assert not software._module_exists("espnet_gmot.teacher.nothing") and not software._module_exists("nothing.at.all")

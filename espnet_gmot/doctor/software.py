@@ -1,0 +1,143 @@
+"""What is installed: Python, packages, ESPnet with the plugin, torch's GPUs, scoring."""
+
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from espnet_gmot.doctor.finding import OPTIONAL, PIP, REQUIRED, Finding, version
+
+# 202511 is the last line for Python 3.11, and no resolver can install it together with torch: see requirements.txt
+ESPNET = "espnet==202611" if sys.version_info >= (3, 12) else "--no-deps espnet==202511"
+#: distribution -> (what it is for, needed?, arguments of pip)
+PACKAGES = {
+    "torch": ("everything", True, "torch"),
+    "numpy": ("everything", True, "numpy"),
+    "espnet": ("training and decoding", True, ESPNET),
+    "torchaudio": ("ESPnet", True, "--no-deps torchaudio==2.11.0"),
+    "PyYAML": ("configurations", True, "PyYAML"),
+    "soundfile": ("audio files", True, "soundfile"),
+    "kaldiio": ("dump-teacher and ESPnet", True, "kaldiio"),
+    "transformers": ("teachers, frontend hf_speech", True, "transformers"),
+    "numba": ("ESPnet, and backend: numba, the fast one on a CPU", True, "numba"),
+    "sentencepiece": ("ESPnet, and token_type: bpe", True, "sentencepiece==0.2.0"),
+    "POT": ("backend: pot, the reference", False, "POT"),
+    "matplotlib": ("plots", False, "matplotlib"),
+    "tqdm": ("progress bars", True, "tqdm"),
+    "espeakng-loader": ("demo-corpus", False, "espeakng-loader"),
+}
+#: What else importing espnet 202511's ASR task imports; it is installed without its dependencies.
+ESPNET_NEEDS = (
+    *("scipy", "librosa", "humanfriendly", "typeguard", "h5py", "filelock", "packaging", "torch_complex", "nltk"),
+    *("hydra-core", "opt-einsum", "ci_sdr", "fast-bss-eval", "jamo", "inflect<6"),
+)
+HOME = Path(__file__).resolve().parents[2]
+"""The clone that this package lies in, if it lies in one."""
+
+
+def python() -> Finding:
+    """The interpreter, and the line of ESPnet that goes with it."""
+    return Finding("python", f"{platform.python_version()} at {sys.executable}, goes with {ESPNET.split()[-1]}")
+
+
+def package(name: str) -> Finding:
+    """A distribution's version.
+
+    Args:
+        name: a key of :data:`PACKAGES`.
+    """
+    purpose, needed, words = PACKAGES[name]
+    if found := version(name):
+        return Finding(name, found)
+    mend = environment() if name in ("torch", "espnet", "torchaudio") else f"{PIP} {words}"
+    return Finding(name, f"for {purpose}", REQUIRED if needed else OPTIONAL, mend)
+
+
+def espnet_needs() -> Finding:
+    """Whether the distributions that ESPnet imports are there: pip installed it without them."""
+    lacking = [words for words in ESPNET_NEEDS if not version(words.partition("<")[0])]
+    if not lacking:
+        return Finding("ESPnet's imports", f"all {len(ESPNET_NEEDS)} there")
+    return Finding("ESPnet's imports", ", ".join(lacking), REQUIRED, f"{PIP} {shlex.join(lacking)}")
+
+
+def environment() -> str:
+    """The command that gets a whole environment: the clone's, which is there already or not, or what pip can do."""
+    venv = HOME / ".venv"
+    activate = f". {shlex.quote(str(venv / 'bin/activate'))}"
+    if (venv / ".done").is_file() and Path(sys.prefix).resolve() != venv.resolve():
+        return activate
+    if (HOME / "Makefile").is_file() and sys.version_info < (3, 12):
+        return f"make -C {shlex.quote(str(HOME))} -B env && {activate}"
+    return f"{PIP} {ESPNET}"
+
+
+def hooks() -> Finding:
+    """Whether ESPnet's ASR task is where the plugin waits for it. Imports nothing of ESPnet's tasks."""
+    from espnet_gmot.hosts.register import TASKS, register
+
+    register()
+    waiting = [task for task in TASKS if _module_exists(task)]
+    if waiting:
+        return Finding("hooks", f"gmot and hf_speech wait for {', '.join(waiting)} (--full imports it)")
+    return Finding("hooks", f"none of {', '.join(TASKS)} is installed", REQUIRED, environment())
+
+
+def hooks_full() -> Finding:
+    """Whether ESPnet, imported, offers the plugin's model and frontend."""
+    from espnet_gmot.hosts.register import register
+
+    register()
+    try:
+        import espnet2.tasks.asr as task
+    except (ImportError, OSError) as error:  # OSError: a torchaudio that is linked with an absent CUDA
+        return Finding("hooks", f"ESPnet can't be imported: {error}", REQUIRED, environment())
+    known = "gmot" in task.model_choices.classes and "hf_speech" in task.frontend_choices.classes
+    if known:
+        return Finding("hooks", "ESPnet offers model: gmot and frontend: hf_speech")
+    return Finding("hooks", "ESPnet was imported without the plugin", REQUIRED, "python3 -m espnet_gmot doctor --full")
+
+
+def gpu() -> Finding:
+    """The GPUs that torch sees; a driver that torch can't use is worth a word."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return Finding("gpu", f"torch can't be imported: {error}", REQUIRED, environment())
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        first = torch.cuda.get_device_properties(0)
+        return Finding(
+            "gpu", f"{count} × {first.name}, {first.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+        )
+    if shutil.which("nvidia-smi"):
+        why = "this torch was built without CUDA" if torch.version.cuda is None else "torch can't use it"
+        mend = f"python3 -m pip uninstall -y torch && {PIP} torch=={torch.__version__.partition('+')[0]}"
+        return Finding("gpu", f"nvidia-smi is here, but {why}", OPTIONAL, mend)
+    return Finding("gpu", f"none: training runs on {os.cpu_count()} CPU cores (run.sh --ngpu 0)")
+
+
+def scoring(espnet_root: Path | None) -> Finding:
+    """sclite, or jiwer in its place; a checkout's asr.sh can't do without sclite."""
+    places = [Path("/usr/lib/sctk/bin")] + ([espnet_root / "tools/sctk/bin"] if espnet_root else [])
+    found = shutil.which("sclite") or shutil.which("sclite", path=os.pathsep.join(map(str, places)))
+    if found:
+        return Finding("scoring", f"sclite at {found}")
+    jiwer, debian = version("jiwer"), "sudo apt-get install sctk"
+    if espnet_root:
+        return Finding("scoring", f"no sclite, which asr.sh of {espnet_root} scores by", REQUIRED, debian)
+    if jiwer:
+        return Finding("scoring", f"jiwer {jiwer}; no sclite, which only a checkout's asr.sh needs ({debian})")
+    return Finding("scoring", "neither sclite nor jiwer", REQUIRED, f"{PIP} jiwer")
+
+
+def _module_exists(name: str) -> bool:
+    """Whether a module's file is there, without importing more than its top package (finding it would run the rest)."""
+    top, *parts = name.split(".")
+    spec = importlib.util.find_spec(top)
+    folders: Iterable[str] = spec.submodule_search_locations or () if spec else ()
+    return any(Path(folder, *parts).with_suffix(".py").is_file() for folder in folders)
