@@ -153,7 +153,7 @@ def _some(names: Sequence[str], noun: str) -> str:
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(
-        prog="espnet_gmot prepare-data",
+        prog="python3 -m espnet_gmot prepare-data",
         description="AISHELL-1 to Kaldi data directories: OUT/{train,dev,test}/{wav.scp,text,utt2spk,spk2utt}.",
     )
     parser.add_argument(

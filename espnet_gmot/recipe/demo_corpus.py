@@ -252,7 +252,7 @@ def _readme(utterances: list[Utterance], domain: list[str]) -> str:
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(
-        prog="espnet_gmot demo-corpus",
+        prog="python3 -m espnet_gmot demo-corpus",
         description="Synthesise a small Mandarin corpus in AISHELL-1's layout and distribution form. " + NOTICE,
     )
     defaults = DemoOptions()

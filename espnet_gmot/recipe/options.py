@@ -133,7 +133,7 @@ Names, folders and files are asr.sh's: an experiment begun with one engine can b
 def get_parser() -> argparse.ArgumentParser:
     """All options, with asr.sh's names and defaults."""
     parser = argparse.ArgumentParser(
-        prog="espnet_gmot recipe",
+        prog="python3 -m espnet_gmot recipe",
         description="The stages of ESPnet's asr.sh in one Python process, without an ESPnet checkout.",
         epilog=_STAGES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

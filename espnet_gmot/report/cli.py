@@ -101,7 +101,7 @@ def _pad(cell: str, width: int, column: int) -> str:
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(
-        prog="espnet_gmot report",
+        prog="python3 -m espnet_gmot report",
         description="Character error rates of scored experiments: a table, then lines 'CER SYSTEM SET VALUE'. "
         "Counts are those of score_cer/result.txt (sclite's, or jiwer's without sclite), else of the trn files.",
     )
