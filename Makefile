@@ -50,6 +50,7 @@ bench: env
 	$(PY) benchmarks/transport_speed.py
 	$(PY) benchmarks/transport_scaling.py
 	OMP_NUM_THREADS=2 $(PY) benchmarks/training_step.py --out docs/training_step.json
+	$(PY) benchmarks/plugin_cost.py --out docs/plugin_cost.json
 
 ## clean  remove the environment and what the demo made
 clean:

@@ -91,8 +91,9 @@ def export(experiment: Path, out: Path, model_file: str | None = None) -> Export
     same_tensors(state, model.state_dict(), source)
     model.load_state_dict(state)
     target = out / source.name
-    torch.save(state, f"{target}.partial")
-    os.replace(f"{target}.partial", target)
+    unfinished = target.with_suffix(".partial")  # torch writes the stem into the file: the bytes are those of stock
+    torch.save(model.state_dict(), unfinished)
+    os.replace(unfinished, target)
 
     print(f"from     {source}")
     print(f"to       {target}: {len(state)} tensors, none missing, none unexpected; {dropped} of gmot left behind")
