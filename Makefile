@@ -4,6 +4,8 @@ VENV ?= .venv
 # A machine without a GPU wants torch's CPU build; say where your pip finds one: make env TORCH='torch==2.13.0 --index-url …'
 TORCH ?= torch==2.13.0
 ESPNET ?= espnet==202511 torchaudio==2.11.0
+# for the tests of encoder: whisper; with its dependencies it would pull in another torch's triton
+WHISPER ?= openai-whisper==20250625
 # ESPnet's line for Python 3.12, for the tests: not installed, but unpacked in a folder that they put in front of sys.path
 LATER ?= espnet==202611 omniio==0.1.2 espnet_model_zoo==0.1.7 pandas==3.1.1
 PY := $(VENV)/bin/python
@@ -22,7 +24,7 @@ $(VENV)/.done: requirements.txt constraints.txt setup.cfg
 	@echo "env 1/4: $(VENV)" && $(PYTHON) -m venv $(VENV)
 	@echo "env 2/4: $(TORCH)" && $(PIP) $(TORCH)
 	@echo "env 3/4: requirements.txt" && $(PIP) -r requirements.txt -c constraints.txt
-	@echo "env 4/4: $(ESPNET)" && $(PIP) --no-deps $(ESPNET) && $(PIP) --no-deps --no-build-isolation -e .
+	@echo "env 4/4: $(ESPNET)" && $(PIP) --no-deps $(ESPNET) && $(PIP) --no-deps --no-build-isolation $(WHISPER) -e .
 	@# torchaudio's PyPI build is linked with CUDA; without its libraries the pure-Python parts, all that ASR needs, work
 	@$(PY) -c 'import torchaudio' 2>/dev/null || rm -f $(VENV)/lib/python3*/site-packages/torchaudio/lib/*.so
 	@$(PY) -c 'import torchaudio, espnet2, espnet_gmot' && touch $@ && echo "env: ready, . $(VENV)/bin/activate"
