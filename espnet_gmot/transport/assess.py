@@ -66,6 +66,8 @@ def assess(problem: Problem, plan: Tensor, linear: Tensor, f: Tensor, g: Tensor)
     # c-transforms make the potentials feasible for ⟨gradient, ·⟩, whose value no plan can then undercut
     far = torch.where(support, gradient, -NOTHING)
     g = _conjugate((far - f).amin(1, keepdim=True), problem.linguistic_weights[:, None, :])
+    if options.rho_linguistic == 0.0:  # a free marginal has no price
+        g = torch.zeros_like(g)
     f = _conjugate((far - g).amin(2, keepdim=True), problem.acoustic_weights[:, :, None])
     primal = (gradient * plan).sum((1, 2))
     dual = torch.zeros_like(primal)

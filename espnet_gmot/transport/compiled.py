@@ -165,7 +165,7 @@ def _energy(w, rows, columns):
 
 
 @njit(fastmath=FAST, error_model="numpy")
-def _scale(sample, w, alpha, mean):
+def _unit(sample, w, alpha, mean):
     """The unit of a relative ε and of the gap: the mean magnitude of the effective cost under the product plan."""
     scale, rows, columns = mean, sample.b.shape[0], sample.a.shape[0]
     if alpha > 0:
@@ -248,7 +248,7 @@ def _solve_sample(sample, settings, heat, out, stats):
     rows, columns = sample.b.shape[0], sample.a.shape[0]
     w, s = _workspace(sample), sample
     mean = _load(s, F32(settings.alpha), w, rows, columns)
-    scale = _scale(s, w, settings.alpha, mean)
+    scale = _unit(s, w, settings.alpha, mean)
     epsilon = max(s.epsilon * (scale if settings.relative else 1.0), 1e-30)
     if s.given.shape[0]:
         _warm(s, w, rows, columns)

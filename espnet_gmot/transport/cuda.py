@@ -1,8 +1,9 @@
-"""Outer steps on a GPU: one captured as a CUDA graph and replayed, and a stop that never makes the host wait."""
+"""Outer steps on a GPU: one captured as a CUDA graph and replayed, and a stop that lets the device never run idle."""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
 from typing import TypeVar
@@ -13,36 +14,37 @@ from torch import Tensor
 __all__ = ["Watch", "captured"]
 
 S = TypeVar("S")
-WORTH = 4  # outer steps from which a capture, about as long as two steps from Python, pays
+WORTH = 4  # outer steps from which a capture is tried: it costs about two steps from Python and saves the rest theirs
+LEAD = 3  # steps that the host may be ahead of the device: enough to keep it busy, few enough to stop soon
 
 _refused = False
 
 
 class Watch:
-    """Tells, in time on a CPU and some steps late on a GPU, that every sample is done.
+    """Tells that every sample is done: at once on a CPU, `LEAD` steps late on a GPU.
 
-    On a GPU the answer travels beside the work: the host asks whether it has arrived and goes on if not. Samples that
-    are done do not change any more, so a late stop costs time alone.
+    On a GPU each step's answer travels beside the work. The host waits for that of `LEAD` steps ago only, while the
+    device works on those since. Samples that are done do not change any more, so a late stop costs time alone.
     """
 
     def __init__(self, done: Tensor) -> None:
         self._on_host = done.device.type == "cpu"
-        self._arrived: torch.cuda.Event | None = None
-        if not self._on_host:
-            self._flag = torch.zeros((), dtype=torch.bool, pin_memory=True)
+        self._answers: deque[tuple[torch.cuda.Event, Tensor]] = deque()
 
     def __call__(self, done: Tensor) -> bool:
         """Whether all of `done` (B,) bool is known to be true."""
         if self._on_host:
             return bool(done.all())
-        if self._arrived is None:
-            self._flag.copy_(done.all(), non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
-        elif self._arrived.query():
-            self._arrived = None
-            return bool(self._flag)
-        return False
+        flag = torch.empty((), dtype=torch.bool, pin_memory=True)
+        flag.copy_(done.all(), non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record(torch.cuda.current_stream(done.device))
+        self._answers.append((arrived, flag))
+        if len(self._answers) <= LEAD:
+            return False
+        arrived, flag = self._answers.popleft()
+        arrived.synchronize()
+        return bool(flag)
 
 
 def captured(step: Callable[[S, float], S], state: S, steps: int) -> Callable[[S, float], S]:
@@ -54,10 +56,13 @@ def captured(step: Callable[[S, float], S], state: S, steps: int) -> Callable[[S
         steps: how many steps may follow.
     """
     global _refused
-    if next(iter(vars(state).values())).device.type != "cuda" or steps < WORTH or _refused:
+    device = next(iter(vars(state).values())).device
+    if device.type != "cuda" or steps < WORTH or _refused or torch.cuda.is_current_stream_capturing():
         return step
     try:
-        return _Graph(step, state)
+        return _Graph(step, state, device)
+    except torch.OutOfMemoryError:  # a capture needs memory of its own: this batch goes without
+        return step
     except RuntimeError as error:
         _refused = True
         logging.getLogger(__name__).warning(
@@ -70,14 +75,15 @@ class _Graph:
     """One step over fixed memory: reads the state there and writes its successor back.
 
     torch.cuda.graph would empty the allocator's cache and wait for the device at every capture, so the capture is
-    begun and ended here. The last graph of a device lives on: the next one takes over its memory.
+    begun and ended here. The last graph of a stream lives on, with its state: the next one takes over its memory,
+    which the stream's order keeps from the replays still under way.
     """
 
-    def __init__(self, step: Callable[[S, Tensor], S], state: S) -> None:
+    def __init__(self, step: Callable[[S, Tensor], S], state: S, device: torch.device) -> None:
         self._state = type(state)(**{f.name: getattr(state, f.name).clone() for f in fields(state)})
-        device = next(iter(vars(state).values())).device
         self._number, self._graph = torch.ones((), device=device), torch.cuda.CUDAGraph()
-        last, here = _last.get(device), torch.cuda.current_stream(device)
+        here = torch.cuda.current_stream(device)
+        last = _last.get((device, here.cuda_stream))
         # libraries keep memory for every stream they ever saw: always the same one
         self._aside = last._aside if last else torch.cuda.Stream(device)
         self._aside.wait_stream(here)
@@ -94,7 +100,7 @@ class _Graph:
             finally:
                 self._graph.capture_end()
         here.wait_stream(self._aside)
-        _last[device] = self
+        _last[device, here.cuda_stream] = self
 
     def __call__(self, state: S, number: float) -> S:
         """The next state, in place; `state` must be the last one given, or the one it was captured from."""
@@ -103,4 +109,4 @@ class _Graph:
         return self._state
 
 
-_last: dict[torch.device, _Graph] = {}
+_last: dict[tuple[torch.device, int], _Graph] = {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from espnet_gmot.transport import proximal
 from espnet_gmot.transport.edges import Edges, as_edges
@@ -31,7 +32,7 @@ class FGWResult:
         linear: (B,) ⟨cost, plan⟩, the Wasserstein part.
         quadratic: (B,) Σ (A[i,k] − L[j,l])²·plan[i,j]·plan[k,l], the Gromov-Wasserstein part.
         plan: (B, T, U) the coupling, exactly 0 on padding and where a weight is 0; detached unless asked otherwise.
-        marginal_error: (B,) L1 error of the balanced marginals before rounding to feasibility.
+        marginal_error: (B,) L1 error of the balanced marginals before rounding to feasibility (after it from POT).
         gap: (B,) duality gap of the problem linearised at the plan, ≥ 0 and 0 at a stationary plan; units of the cost.
         iterations: (B,) outer steps taken.
         converged: (B,) bool, the stopping test was met.
@@ -53,16 +54,18 @@ class _Envelope(torch.autograd.Function):
     @staticmethod
     def forward(ctx, problem: Problem, solution: proximal.Solution, cost: Tensor, *leaves: Tensor):
         """The values, (B,) each: value, linear, quadratic."""
-        ctx.problem, ctx.plan = problem, solution.plan
+        ctx.problem = problem
+        ctx.save_for_backward(solution.plan)  # so that a plan changed in place meanwhile is an error
         ctx.types = cost.dtype, [leaf.dtype for leaf in leaves]
         alpha = problem.options.alpha
         value = alpha * solution.quadratic + (1.0 - alpha) * solution.linear
         return value, solution.linear.clone(), solution.quadratic.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, by_value: Tensor, by_linear: Tensor, by_quadratic: Tensor):
         """Partial gradients to the cost (B, T, U) and to the leaves of both edges."""
-        problem, plan, alpha = ctx.problem, ctx.plan, ctx.problem.options.alpha
+        problem, (plan,), alpha = ctx.problem, ctx.saved_tensors, ctx.problem.options.alpha
         by_linear = by_linear + (1.0 - alpha) * by_value
         by_quadratic = by_quadratic + alpha * by_value
         cost = by_linear[:, None, None] * plan if ctx.needs_input_grad[2] else None
@@ -133,7 +136,8 @@ def fused_gromov_wasserstein(
         prior: (B, T, U) additive linear cost that steers the plan and is left out of the value.
         outer_iterations: largest number of proximal steps.
         inner_iterations: Sinkhorn iterations within each.
-        tolerance: a sample stops when its plan moved by no more (L1) and misses its marginals by no more.
+        tolerance: a sample stops when its plan moved by no more (L1), misses its marginals by no more and, by the
+            proximal method, its gap is no more in units of its mean effective cost.
         method: "proximal" (limit: the unregularised problem) or "mirror" (limit: the entropic problem at ε).
         annealing: factor ≥ 1 on ε at the first step, gone geometrically by half of the steps.
         initial_plan: (B, T, U) plan to start from; the product of the weights by default.
@@ -143,7 +147,8 @@ def fused_gromov_wasserstein(
             exact linear solver, one sample at a time: a reference) or "auto": numba where it can, else torch.
 
     Returns:
-        An `FGWResult`. value, linear and quadratic carry the envelope gradient to the cost and to both edges.
+        An `FGWResult`. value, linear and quadratic carry the gradient at the fixed plan to the cost and to both edges;
+        for value without prior and penalties that is its whole gradient, by the envelope theorem.
 
     Raises:
         ValueError: an argument's shape or range is wrong; the message names it, what it is and what was expected.
@@ -167,10 +172,12 @@ def fused_gromov_wasserstein(
         method=method,
         annealing=float(annealing),
     )
-    if plan_gradient not in ("detached", "implicit") or (plan_gradient == "implicit" and method != "mirror"):
+    if plan_gradient not in ("detached", "implicit"):
+        raise ValueError(f"plan_gradient is {plan_gradient!r}; expected 'detached' or 'implicit'")
+    if plan_gradient == "implicit" and (method != "mirror" or backend == "pot"):
         raise ValueError(
-            f"plan_gradient is {plan_gradient!r} with method {method!r}; expected 'detached', or 'implicit' with "
-            "method 'mirror': the proximal plan is that of a linear program, which does not move smoothly"
+            f"plan_gradient is 'implicit' with method {method!r} and backend {backend!r}; expected method 'mirror' and "
+            "not 'pot': the plan of a linear program does not move smoothly, that of the entropic problem does"
         )
     acoustic = as_edges(acoustic_edges, "acoustic_edges")
     linguistic = as_edges(linguistic_edges, "linguistic_edges")

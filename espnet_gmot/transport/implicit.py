@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from espnet_gmot.transport.assess import tangent
 from espnet_gmot.transport.edges import Edges
@@ -51,6 +52,7 @@ class _Implicit(torch.autograd.Function):
         return plan.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, by_plan: Tensor):
         """Gradients to the cost (B, T, U) and to the leaves of both edges."""
         problem, plan = ctx.problem, ctx.plan
@@ -61,9 +63,9 @@ class _Implicit(torch.autograd.Function):
                 wants = ctx.needs_input_grad[3:]
                 leaves = [t.detach().requires_grad_(w) for t, w in zip(ctx.saved_tensors, wants, strict=True)]
                 total = (by_effective * _effective(problem, plan, ctx.edges, leaves)).sum()
-                wanted = [t for t in leaves if t.requires_grad]
-                grads = iter(torch.autograd.grad(total, wanted, allow_unused=True))
-        return None, None, None, *(next(grads) if t.requires_grad else None for t in leaves)
+                wanted = [t for t in leaves if t.requires_grad] if total.requires_grad else []
+                grads = iter(torch.autograd.grad(total, wanted, allow_unused=True) if wanted else ())
+        return None, None, None, *(next(grads, None) if t.requires_grad else None for t in leaves)
 
 
 def _epsilon(problem: Problem) -> Tensor:
@@ -146,8 +148,8 @@ class _Projection:
     """
 
     def __init__(self, problem: Problem, plan: Tensor, epsilon: Tensor) -> None:
-        self.plan, self.epsilon = plan, epsilon
-        wide, flat = plan.double(), epsilon[:, :, 0].double()
+        self.wide, self.epsilon = plan.double(), epsilon
+        wide, flat = self.wide, epsilon[:, :, 0].double()
         rows, columns = (
             wide.sum(axis) * (1.0 if math.isinf(rho) else 1.0 + flat / max(rho, TINY))
             for rho, axis in ((problem.options.rho_acoustic, 2), (problem.options.rho_linguistic, 1))
@@ -163,9 +165,9 @@ class _Projection:
 
     def __call__(self, residual: Tensor) -> Tensor:
         """(B, T, U) → (B, T, U)."""
-        wide, flow = self.plan.double(), self.plan.double() * residual
+        wide, flow = self.wide, self.wide * residual
         rows = flow.sum(2) * self.by_rows
         nu = (self.inverse @ (flow.sum(1) - (wide.mT @ rows[:, :, None]).squeeze(2))[:, :, None]).squeeze(2)
         mu = rows - (wide @ nu[:, :, None]).squeeze(2) * self.by_rows
         free = (residual - mu[:, :, None] - nu[:, None, :]) / self.epsilon
-        return torch.where(self.plan > 0, free, 0.0).to(self.plan.dtype)
+        return torch.where(wide > 0, free, 0.0).to(residual.dtype)

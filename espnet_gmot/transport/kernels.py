@@ -251,9 +251,9 @@ def _gap(gradient, plan, p, q, a, b, f, rho, rows, columns, z):
             lowest = min(lowest, gradient[u, t] - f[t] if a[t] > 0 else -FAR)
         primal += total
         if b[u] > 0:
-            g[u] = lowest
+            g[u] = lowest if rho[1] > 0 else F32(0.0)  # a free marginal has no price
             for t in range(columns):
-                z[t] = min(z[t], gradient[u, t] - lowest)
+                z[t] = min(z[t], gradient[u, t] - g[u])
     dual = _conjugate(z, a, columns, rho[0]) + _conjugate(g, b, rows, rho[1])
     if not math.isinf(rho[0]) and rho[0] > 0:
         primal += rho[0] * _kl(p, a, columns)

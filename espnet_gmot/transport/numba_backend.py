@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
+from contextlib import nullcontext
 
 import numba
 import numpy as np
@@ -19,6 +21,7 @@ from espnet_gmot.transport.proximal import Solution
 
 __all__ = ["solve", "supports"]
 
+_lock = threading.Lock()
 DENSE_LIMIT = 2048  # the side up to which factored edges may be made dense
 
 
@@ -32,7 +35,10 @@ def supports(problem: Problem) -> bool:
 
 
 def solve(problem: Problem) -> Solution:
-    """`Solution` of a batch by the compiled kernels; bit for bit the same whatever the batch holds."""
+    """`Solution` of a batch by the compiled kernels, bit for bit the same whatever the batch holds.
+
+    Only where the padded length decides whether factored edges are made dense, last bits depend on it.
+    """
     options = problem.options
     out = torch.empty_like(problem.cost, memory_format=torch.contiguous_format)
     stats = np.zeros((problem.cost.shape[0], 6), dtype=np.float64)
@@ -71,14 +77,12 @@ def solve(problem: Problem) -> Solution:
 def _run(*arguments: object) -> None:
     """Call the kernels with torch's number of threads; a first call says so when it has to compile."""
     threads = torch.get_num_threads()
-    numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
-    numba.set_parallel_chunksize(1)  # whoever is free takes the next sample
-    if solve_batch.signatures:
-        solve_batch(*arguments)
-    else:
-        with event.install_listener("numba:compile", _Compilation()):
+    with _lock:  # not every threading layer of numba's bears two callers
+        numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
+        numba.set_parallel_chunksize(1)  # whoever is free takes the next sample
+        with nullcontext() if solve_batch.signatures else event.install_listener("numba:compile", _Compilation()):
             solve_batch(*arguments)
-    numba.set_parallel_chunksize(0)
+        numba.set_parallel_chunksize(0)
     if torch.get_num_threads() != threads:  # both may share one OpenMP, whose number numba sets when it starts
         torch.set_num_threads(threads)
 

@@ -41,6 +41,7 @@ def solve(problem: Problem) -> Solution:
             continue
         block = torch.meshgrid(rows.nonzero().squeeze(1), columns.nonzero().squeeze(1), indexing="ij")
         given = None if problem.initial_plan is None else _numpy(problem.initial_plan[i][block])
+        given = None if given is None or not given.any() else given
         solved, steps, fine = _one(
             _numpy(linear[i][block]),
             _numpy(acoustic[i][rows][:, rows]),

@@ -122,6 +122,10 @@ def make_problem(
     if cost.dim() != 3:
         raise ValueError(f"cost has shape {tuple(cost.shape)}; expected (B, T, U)")
     batch, frames, tokens = cost.shape
+    if 0 in cost.shape:
+        raise ValueError(
+            f"cost has shape {tuple(cost.shape)}; expected at least one sample, frame and token (lengths may be 0)"
+        )
     for name, edges, size in (("acoustic_edges", acoustic, frames), ("linguistic_edges", linguistic, tokens)):
         if edges.shape != (batch, size):
             raise ValueError(f"{name} have (B, N) = {tuple(edges.shape)}; expected {(batch, size)} from the cost")

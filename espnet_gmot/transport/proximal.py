@@ -170,7 +170,7 @@ def _log(weights: Tensor) -> Tensor:
 def _warm(problem: Problem, support: Tensor) -> Tensor:
     """Logarithm of the given plan, mixed with the product plan."""
     given = torch.where(support, problem.initial_plan.clamp(min=0.0), 0.0)
-    given = given / given.sum((1, 2), keepdim=True).clamp(min=1e-30)
+    mass = given.sum((1, 2), keepdim=True)
     product = problem.acoustic_weights[:, :, None] * problem.linguistic_weights[:, None, :]
-    mixed = (1.0 - WARM_MIX) * given + WARM_MIX * product
+    mixed = torch.where(mass > 0, (1.0 - WARM_MIX) * given / mass.clamp(min=1e-30) + WARM_MIX * product, product)
     return torch.where(support, mixed.clamp(min=1e-38).log(), NOTHING)

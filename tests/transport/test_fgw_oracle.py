@@ -75,7 +75,7 @@ def test_exact_optimal_transport_at_alpha_zero(seed: int, frames: int, tokens: i
 def test_stationary_and_never_far_above_pot_on_random_problems(seed: int, alpha: float) -> None:
     case = fgw_cases.speech_like(1, (6, 14), (3, 6), width=4, signal=1.0, seed=seed)
     ours = fused_gromov_wasserstein(*case.dense(), alpha=alpha, **TIGHT)
-    assert ours.gap.item() <= 0.02
+    assert ours.gap.item() <= 5e-3
     if alpha < 0.9:  # the nearer to 1, the less convex: both then end in local minima, at times in different ones
         pot = fused_gromov_wasserstein(*case.dense(), alpha=alpha, backend="pot", outer_iterations=1000)
         assert ours.value.item() <= 1.2 * pot.value.item() + 1e-3
@@ -115,6 +115,31 @@ def test_relaxed_marginals_against_pot(seed: int, rho_a: float, rho_b: float) ->
 
     plan = ours.plan[0, :t, :u].double().numpy()
     assert objective(plan) <= objective(pot) + 2e-3
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("alpha", [0.5, 0.9])
+def test_a_plan_that_rests_is_stationary_too(backend: str, alpha: float) -> None:
+    """Without the third condition of stopping, gaps of 0.8 % and 2 % remain in this batch."""
+    case = fgw_cases.speech_like(400, (6, 14), (3, 6), width=4, signal=1.0, seed=5)
+    options = {**TIGHT, "tolerance": 1e-3, "alpha": alpha, "backend": backend}
+    result = fused_gromov_wasserstein(*case.dense(), **options)
+    assert result.converged.float().mean() > 0.99
+    assert result.gap[result.converged].max() <= 2e-3
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("side", ["rho_acoustic", "rho_linguistic"])
+def test_the_gap_is_a_certificate_where_a_marginal_is_free(backend: str, side: str) -> None:
+    cost = torch.rand(50, 12, 6, generator=torch.Generator().manual_seed(0))
+    lengths = torch.full((50,), 12), torch.full((50,), 6)
+    edges = torch.zeros(50, 12, 12), torch.zeros(50, 6, 6)
+    optimum = cost.amin(1).mean(1) if side == "rho_acoustic" else cost.amin(2).mean(1)
+    for steps in (1, 2, 10, 100):
+        options = {side: 0.0, "alpha": 0.0, "outer_iterations": steps, "tolerance": 1e-4, "backend": backend}
+        result = fused_gromov_wasserstein(cost, *edges, *lengths, **options)
+        assert (result.value - result.gap <= optimum + 1e-6).all()
+        assert (result.value >= optimum - 1e-6).all()
 
 
 @pytest.mark.parametrize("rho", [(0.05, math.inf), (math.inf, 0.2), (0.0, math.inf), (0.5, 0.3)], ids=str)

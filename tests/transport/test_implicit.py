@@ -109,5 +109,7 @@ def test_needs_the_entropic_method() -> None:
     case = fgw_cases.speech_like(1)
     with pytest.raises(ValueError, match="plan_gradient is 'implicit' with method 'proximal'"):
         fused_gromov_wasserstein(*case.dense(), plan_gradient="implicit")
+    with pytest.raises(ValueError, match="and backend 'pot'"):
+        fused_gromov_wasserstein(*case.dense(), plan_gradient="implicit", method="mirror", backend="pot")
     with pytest.raises(ValueError, match="plan_gradient is 'on'"):
         fused_gromov_wasserstein(*case.dense(), plan_gradient="on")
