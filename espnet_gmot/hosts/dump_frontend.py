@@ -66,6 +66,7 @@ def dump_shard(frontend: HFSpeechFrontend, batch_size: int, shard: Shard, advanc
     known: dict[str, Any] = {"frames": []}
 
     def matrices() -> Iterator[tuple[str, np.ndarray]]:
+        """Keys and features, batch by batch."""
         for start in range(0, len(shard.items), batch_size):
             batch = shard.items[start : start + batch_size]
             audio = [torch.from_numpy(read_audio(utterance, frontend.sampling_rate)) for utterance in batch]

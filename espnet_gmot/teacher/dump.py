@@ -89,6 +89,7 @@ def dump_shard(teacher: PLMTeacher, batch_size: int, shard: Shard, advance: Call
     known: dict[str, Any] = {"rows": 0, "sum": []}
 
     def matrices() -> Iterator[tuple[str, np.ndarray]]:
+        """Keys and features, batch by batch; their sum is known after the last."""
         for start in range(0, len(shard.items), batch_size):
             keys, texts = map(list, zip(*shard.items[start : start + batch_size], strict=True))
             features, lengths = teacher(texts, keys)
@@ -147,6 +148,7 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
     if options.normalise != "none":
 
         def statistics() -> FeatureStats:
+            """Borrowed ones, or these transcripts' own."""
             return borrowed or measure(
                 teacher, distinct, whiten=options.normalise == "whiten", batch_size=options.batch_size
             )

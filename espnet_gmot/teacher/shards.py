@@ -120,6 +120,7 @@ class Dump:
         """
 
         def decisive(features: dict[str, Any]) -> dict[str, Any]:
+            """Features without the key in which they may differ."""
             return {key: value for key, value in features.items() if key != ignored}
 
         notes = sorted(self.out.glob(f"{self.stem}.*.json"))
