@@ -7,11 +7,15 @@ import shutil
 from pathlib import Path
 
 from espnet_gmot.doctor.finding import OPTIONAL, PIP, REQUIRED, Finding
+from espnet_gmot.doctor.software import ESPNET
 from espnet_gmot.errors import UserError
 
 AISHELL_GB, LITTLE_GB = 100, 2
 """Free disk for all of AISHELL-1 (estimated: archive, tree, audio at three speeds, experiments), and for any run."""
-CHECKOUT = "git clone --depth 1 -b v.202511 https://github.com/espnet/espnet && export ESPNET_ROOT=$PWD/espnet"
+CHECKOUT = (
+    f"git clone --depth 1 -b v.{ESPNET.rpartition('=')[2]} https://github.com/espnet/espnet && "
+    "export ESPNET_ROOT=$PWD/espnet"
+)
 
 
 def checkout(root: Path | None) -> Finding:
