@@ -122,7 +122,7 @@ _CHOICES = {
 }
 # run.sh's own options: it passes on what it doesn't know, so a misspelt one ends here
 _RUN_SH = ("espnet_root", "workdir", "data", "data_url", "max_utts", "teacher", "teacher_layer", "teacher_mode")
-_RUN_SH += ("teacher_opts", "frontend_model", "frontend_layer", "frontend_opts")
+_RUN_SH += ("teacher_opts", "teacher_name", "frontend_model", "frontend_layer", "frontend_opts")
 _STAGES = """stages:
   1 local/data.sh          2 speed perturbation    3 format audio or features    4 drop short, long and empty
   5 token list             6-8 language model      10 statistics                 11 training

@@ -113,13 +113,17 @@ def test_several_layers_and_normalised_features(shell: Shell) -> None:
     for dset in ("train_sp", "dev"):
         (shell.folder / "w/dump/raw" / dset).mkdir(parents=True)
         (shell.folder / "w/dump/raw" / dset / "text").touch()
-    shell.run("run.sh", *options, "--teacher_opts", "--normalise whiten")
+    shell.run("run.sh", *options, "--teacher_opts", "--normalise whiten", "--teacher_name", "white")
     shell.run("run.sh", *options, "--teacher_opts", "--normalise none")
     shell.run("run.sh", *options, "--teacher_mode", "online")
-    (train, *_), (valid, *_), _, (plain, *_), (second, *_), _, (online, *_) = shell.calls()
+    (train, *_), (valid, *_), (white, *_), (plain, *_), (second, *_), (raw, *_), (online, *_) = shell.calls()
     for words in (train, valid, plain):
         assert words[words.index("--layer") + 1 :][:4] == ["4", "8", "12", "--text"]
-    assert "--stats" not in train + plain + second and valid[-2:] == ["--stats", "dump/raw/train_sp/teacher_4_8_12"]
+    assert "--stats" not in train + plain + second and valid[-2:] == ["--stats", "dump/raw/train_sp/white"]
+    assert (last(valid, "--out"), last(second, "--out")) == ("dump/raw/dev/white", "dump/raw/dev/teacher_4_8_12")
+    assert "dump/raw/dev/white/teacher.scp,teacher,kaldi_ark" in last(white, "--asr_args")
+    # exactly centred features need no running mean, which would take the exactness away
+    assert "gmot_conf.centre=false" in last(white, "--asr_args") and "centre" not in last(raw, "--asr_args")
     assert last(online, "--asr_args").split()[-1] == "gmot_conf.teacher_layer=[4,8,12]"
 
 
@@ -172,6 +176,8 @@ def test_asr_sh_engine(shell: Shell) -> None:
         (["--stage"], "--stage: give a value"),
         (["--stage", "x"], "--stage x: must be a whole number"),
         (["--teacher_mode", "both"], "--teacher_mode both: must be archive or online"),
+        (["--teacher_mode", "online", "--teacher_opts", "--precision int8"], "--teacher_opts '--precision int8': for"),
+        (["--teacher_name", "a/b"], "--teacher_name 'a/b': must be a plain folder name"),
     ],
 )
 def test_bad_options(shell: Shell, words: list[str], message: str) -> None:
@@ -189,6 +195,11 @@ def test_mini_runs_each_system_and_reports(shell: Shell) -> None:
     assert (last(gmot, "--stage"), last(gmot, "--asr_config")) == ("11", "conf/mini_gmot.yaml")
     assert last(gmot, "--asr_args").endswith("gmot_conf.teacher_width=48 --max_epoch 3")
     assert report[3:] == ["--sets", "dev test", "--exp", "ctc=exp/asr_mini_ctc", "gmot=exp/asr_mini_gmot"]
+    shell.log.unlink()
+    shell.run("run_mini.sh", *options, "--systems", "gmot", "--seed", "7", "--test_sets", "dev")
+    words = [call[0] for call in shell.calls()]
+    assert last(words[3], "--asr_args").endswith("--max_epoch 3 --seed 7") and last(words[3], "--test_sets") == "dev"
+    assert words[4][3:] == ["--sets", "dev", "--exp", "gmot=exp/asr_mini_gmot_seed7"]
     assert "run_mini.sh: error: --plm: required" in shell.run(
         "run_mini.sh", "--data", "x.tgz", *options[2:4], fails=True
     )

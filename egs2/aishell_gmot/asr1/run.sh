@@ -23,6 +23,8 @@ GM-OT:
                         (default: what gmot_conf in the configuration says)
   --teacher_mode MODE   archive: compute its features once, before stage 10 (default); online: in every training step
   --teacher_opts OPTS   more options for dump-teacher, e.g. "--device cuda --normalise whiten --precision int8"
+  --teacher_name NAME   folder of the features beside each set's text, another one for other teacher_opts
+                        [teacher, with layers named as in teacher_4_8_12]
 
 Frozen features instead of filterbanks:
   --frontend_model MODEL    speech encoder (folder or Hugging Face name) whose features stage 1 computes once;
@@ -71,6 +73,7 @@ teacher=
 teacher_layer=
 teacher_mode=archive
 teacher_opts=
+teacher_name=
 frontend_model=
 frontend_layer=
 frontend_opts=
@@ -105,7 +108,7 @@ while [ $# -gt 0 ]; do
     name=${1#--}
     name=${name//-/_}
     case "${name}" in
-        espnet_root|workdir|data|data_url|max_utts|teacher|teacher_layer|teacher_mode|teacher_opts|\
+        espnet_root|workdir|data|data_url|max_utts|teacher|teacher_layer|teacher_mode|teacher_opts|teacher_name|\
         frontend_model|frontend_layer|frontend_opts|stage|stop_stage|train_set|valid_set|test_sets|feats_type|\
         speed_perturb_factors|token_type|lang|dumpdir|asr_tag|asr_exp|asr_config|asr_args|inference_config|skip_train)
             printf -v "${name}" '%s' "$2" ;;
@@ -118,6 +121,9 @@ case "${teacher_mode}" in
     archive|online) ;;
     *) fail "--teacher_mode ${teacher_mode}: must be archive or online" ;;
 esac
+[ "${teacher_mode}" = archive ] || [ -z "${teacher_opts}" ] || \
+    fail "--teacher_opts '${teacher_opts}': for --teacher_mode archive; an online teacher has options in gmot_conf"
+[[ "${teacher_name}" =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--teacher_name '${teacher_name}': must be a plain folder name"
 [[ "${stage}" =~ ^[0-9]+$ ]] || fail "--stage ${stage}: must be a whole number"
 [[ "${stop_stage}" =~ ^[0-9]+$ ]] || fail "--stop_stage ${stop_stage}: must be a whole number"
 
@@ -243,21 +249,28 @@ import sys, yaml
 from espnet_gmot.config import GMOTConfig
 config = yaml.safe_load(open(sys.argv[1], encoding="utf8"))
 print(*GMOTConfig.from_dict((config.get("model_conf") or {}).get("gmot_conf")).layers)' "${asr_config}")}
-archive=teacher
-[ "${layers}" = -1 ] || archive=teacher_${layers// /_} # so that systems with other layers keep theirs
+if [ -z "${teacher_name}" ]; then
+    teacher_name=teacher
+    [ "${layers}" = -1 ] || teacher_name=teacher_${layers// /_} # so that systems with other layers keep theirs
+fi
 streams=
 stats=()
 for dset in "train ${train_set}${sp}" "valid ${valid_set}"; do
     directory=${dumpdir}/${feats_type}/${dset#* }
     [ -f "${directory}/text" ] || fail "${directory}/text: no such file; run stages 3 and 4 first"
-    log "Teacher's features of ${directory}/text: ${directory}/${archive}"
+    features=${directory}/${teacher_name}
+    log "Teacher's features of ${directory}/text: ${features}"
     # shellcheck disable=SC2086
     python3 -m espnet_gmot dump-teacher --model "${teacher}" --layer ${layers} --text "${directory}/text" \
-        --out "${directory}/${archive}" ${teacher_opts} "${stats[@]}"
+        --out "${features}" ${teacher_opts} "${stats[@]}"
     if [[ "${teacher_opts}" =~ --normalise[\ =]+(centre|whiten) ]]; then
-        stats=(--stats "${directory}/${archive}") # the training set's serve for the valid set
+        stats=(--stats "${features}") # the training set's serve for the valid set
     fi
-    streams+="--${dset% *}_data_path_and_name_and_type ${directory}/${archive}/teacher.scp,teacher,kaldi_ark "
+    streams+="--${dset% *}_data_path_and_name_and_type ${features}/teacher.scp,teacher,kaldi_ark "
 done
-width=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["width"])' "${directory}/${archive}/teacher.json")
+width=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["width"])' "${features}/teacher.json")
+if [ ${#stats[@]} -gt 0 ]; then
+    # a running mean r of rows less their exact mean m would bring r back: (x - m) - (r - m) = x - r
+    streams+="--model_conf gmot_conf.centre=false "
+fi
 engine "${streams}--model_conf gmot_conf.teacher_width=${width} ${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"

@@ -18,6 +18,8 @@ A second call reuses what is there.
   --systems NAMES         systems to train, each with its configuration PREFIX + NAME + .yaml ["ctc gmot"]
   --config_prefix PREFIX  [conf/mini_]
   --epochs N              overrules max_epoch of the configurations
+  --seed N                overrules their seed; the experiments are then exp/asr_mini_SYSTEM_seedN
+  --test_sets NAMES       sets to decode and report; "dev" leaves the test set alone while you try things ["dev test"]
   --nj N                  parts for data, statistics and decoding [number of cores]
   --espnet_root DIR       use this checkout's asr.sh instead of the Python engine
 TEXT
@@ -36,6 +38,8 @@ max_utts=
 systems="ctc gmot"
 config_prefix=conf/mini_
 epochs=
+seed=
+test_sets="dev test"
 nj=$(nproc)
 espnet_root=
 
@@ -45,7 +49,7 @@ while [ $# -gt 0 ]; do
         --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
     esac
     case "$1" in
-        --data|--frontend_model|--plm|--workdir|--max_utts|--systems|--config_prefix|--epochs|--nj|--espnet_root)
+        --data|--frontend_model|--plm|--workdir|--max_utts|--systems|--config_prefix|--epochs|--seed|--test_sets|--nj|--espnet_root)
             [ $# -ge 2 ] || fail "$1: give a value"
             printf -v "${1#--}" '%s' "$2" ;;
         *) fail "$1: no such option; see --help" ;;
@@ -66,16 +70,18 @@ export OMP_NUM_THREADS
 stage=1
 experiments=()
 for system in ${systems}; do
+    tag=mini_${system}${seed:+_seed${seed}}
+    asr_args="${epochs:+--max_epoch ${epochs}}${seed:+ --seed ${seed}}"
     options=(--workdir "${workdir}" --data "${data}" --frontend_model "${frontend_model}")
-    options+=(--asr_config "${config_prefix}${system}.yaml" --asr_tag "mini_${system}")
+    options+=(--asr_config "${config_prefix}${system}.yaml" --asr_tag "${tag}")
     options+=(--ngpu 0 --nj "${nj}" --inference_nj "${nj}" --stage "${stage}" --stop_stage 13)
+    options+=(--test_sets "${test_sets}" --asr_args "${asr_args}")
     [ "${system}" = ctc ] || options+=(--teacher "${plm}")
     [ -z "${max_utts}" ] || options+=(--max_utts "${max_utts}")
-    [ -z "${epochs}" ] || options+=(--asr_args "--max_epoch ${epochs}")
     [ -z "${espnet_root}" ] || options+=(--espnet_root "${espnet_root}")
-    echo "$(date '+%Y-%m-%dT%H:%M:%S') (run_mini.sh) system ${system}: ${workdir}/exp/asr_mini_${system}"
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (run_mini.sh) system ${system}: ${workdir}/exp/asr_${tag}"
     "${recipe}/run.sh" "${options[@]}"
-    experiments+=("${system}=exp/asr_mini_${system}")
+    experiments+=("${system}=exp/asr_${tag}")
     # data, features and statistics are the same for all systems
     stage=11
 done
@@ -85,4 +91,4 @@ cd "${workdir}"
 . ./path.sh
 echo
 echo "Results are in ${PWD}/exp/asr_mini_*/ (RESULTS.md, train.log, images/)."
-python3 -m espnet_gmot report --sets "dev test" --exp "${experiments[@]}"
+python3 -m espnet_gmot report --sets "${test_sets}" --exp "${experiments[@]}"

@@ -1,0 +1,83 @@
+"""What 16-bit and 8-bit teacher archives change in the transfer loss and in its gradient, for one trained model.
+
+python3 benchmarks/teacher_precision.py --exp exp/asr_mini_gmot --set dump/extracted/dev [--teacher teacher]
+
+Run it where the recipe ran (run_mini.sh's --workdir). Every utterance goes through the encoder once; the loss and its
+gradient on the encoder's output are then taken with the float32 features and with what each archive gives back.
+"""
+
+import argparse
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import torch
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.teacher.archive import PRECISIONS, TeacherArchive, write_archive
+
+
+def trained_model(exp: Path, name: str) -> torch.nn.Module:
+    """A trained ``model: gmot`` with one transfer, in evaluation mode."""
+    from espnet_gmot.hosts.register import register
+
+    register()
+    from espnet2.tasks.asr import ASRTask
+
+    model, _ = ASRTask.build_model_from_file(exp / "config.yaml", exp / name, "cpu")
+    if getattr(model, "gmot", None) is None:
+        raise UserError(f"--exp {exp}: transfers nothing; give an experiment with model: gmot")
+    return model.eval()
+
+
+def stored(archive: TeacherArchive, precision: str) -> dict[str, torch.Tensor]:
+    """What an archive of this precision gives back: (U, D) features by utterance."""
+    ark = archive.folder / f".{precision}.ark"
+    offsets = write_archive(ark, ((key, archive[key]) for key in archive), precision)
+    read = {key: kaldiio.load_mat(f"{ark}:{offset}") for key, offset in zip(archive, offsets, strict=True)}
+    ark.unlink()
+    return {key: torch.from_numpy(np.array(rows)) for key, rows in read.items()}
+
+
+def loss_and_gradient(
+    model: torch.nn.Module, encoded: torch.Tensor, features: torch.Tensor
+) -> tuple[float, torch.Tensor]:
+    """The transfer loss of one utterance and its gradient on the encoder's output (1, T, width)."""
+    encoded = encoded.clone().requires_grad_()
+    lengths = [torch.tensor([rows.shape[0]]) for rows in (encoded[0], features)]
+    loss, _ = model.gmot(encoded, lengths[0], features[None], lengths[1])
+    return loss.item(), torch.autograd.grad(loss, encoded)[0]
+
+
+def main() -> None:
+    """Print one table of Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exp", required=True, type=Path, help="experiment that run.sh trained, with one tap")
+    parser.add_argument("--set", required=True, type=Path, help="folder with feats.scp and the teacher's features")
+    parser.add_argument("--teacher", default="teacher", help="folder of the float32 features in --set")
+    parser.add_argument("--model_file", default="valid.cer_ctc.ave.pth", help="parameters in --exp")
+    args = parser.parse_args()
+    archive = TeacherArchive(args.set / args.teacher)
+    if (precision := archive.info["precision"]) != "float32":
+        raise UserError(f"--teacher {args.teacher}: stored as {precision}; give a float32 archive to compare with")
+    model = trained_model(args.exp, args.model_file)
+    features = {precision: stored(archive, precision) for precision in PRECISIONS}
+    changes: dict[str, list[tuple[float, float]]] = {precision: [] for precision in PRECISIONS}
+    for key, speech in kaldiio.load_scp_sequential(str(args.set / "feats.scp")):
+        with torch.no_grad():
+            encoded, _ = model.encode(torch.from_numpy(speech.copy())[None], torch.tensor([len(speech)]))
+        loss, gradient = loss_and_gradient(model, encoded, features["float32"][key])
+        for precision in PRECISIONS:
+            other, changed = loss_and_gradient(model, encoded, features[precision][key])
+            turned = (changed - gradient).norm() / gradient.norm()
+            changes[precision].append((abs(other - loss) / loss, turned.item()))
+    print(f"{len(archive)} utterances, each by itself; relative changes against float32, median / largest\n")
+    print("| archive | transfer loss | gradient on the encoder's output |")
+    print("|---|---|---|")
+    for precision, pairs in changes.items():
+        (loss, turned), (most, farthest) = np.median(pairs, axis=0), np.max(pairs, axis=0)
+        print(f"| {precision} | {loss:.1e} / {most:.1e} | {turned:.1e} / {farthest:.1e} |")
+
+
+if __name__ == "__main__":
+    main()
