@@ -117,7 +117,8 @@ class GMOTConfig:
             has its own.
         teacher_stats: folder of a dump-teacher --normalise run whose statistics the online teacher uses.
         special_tokens: keep the online teacher's rows of [CLS] and [SEP].
-        centre: subtract the running mean of the teacher's features (PLM spaces are anisotropic).
+        centre: subtract the running mean of the teacher's features (PLM spaces are anisotropic); false for features
+            that ``dump-teacher --normalise`` or ``teacher_stats`` has centred exactly, which it would undo.
 
     Raises:
         UserError: for an unknown preset or choice, or a number outside its range.

@@ -127,6 +127,20 @@ def test_the_teachers_mean_is_that_of_all_rows_seen() -> None:
     assert torch.equal(module.teacher_mean, seen)
 
 
+def test_the_running_mean_undoes_any_shift_of_the_archive() -> None:
+    # so features that dump-teacher has centred train as raw ones do, unless `centre` is false
+    losses = {}
+    for shift in (0.0, 3.0):
+        modules = {centre: make(centre=centre).train() for centre in (True, False)}
+        for seed in range(3):
+            torch.manual_seed(seed)
+            features, teacher = torch.randn(2, 9, WIDTH), torch.randn(2, 3, TEACHER) + shift
+            for centre, module in modules.items():
+                losses[shift, centre] = module(features, LENGTHS, teacher, TOKENS)[0].item()
+    assert losses[0.0, True] == pytest.approx(losses[3.0, True], abs=1e-4)
+    assert losses[0.0, False] != pytest.approx(losses[3.0, False], abs=1e-2)
+
+
 def test_half_precision_under_autocast_equals_float32() -> None:
     module = make(centre=False).eval()
     features, teacher = batch()

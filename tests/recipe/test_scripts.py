@@ -23,6 +23,8 @@ with open("{log}", "a") as log:
     log.write(json.dumps([sys.argv[1:], os.getcwd(), env]) + chr(10))
 words = sys.argv[1:]
 if "dump-teacher" in words:
+    if "--refuse" in words:
+        sys.exit("dump-teacher: error: already holds features")
     folder = Path(words[words.index("--out") + 1])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "teacher.json").write_text(json.dumps({{"width": 48}}))
@@ -125,6 +127,12 @@ def test_several_layers_and_normalised_features(shell: Shell) -> None:
     # exactly centred features need no running mean, which would take the exactness away
     assert "gmot_conf.centre=false" in last(white, "--asr_args") and "centre" not in last(raw, "--asr_args")
     assert last(online, "--asr_args").split()[-1] == "gmot_conf.teacher_layer=[4,8,12]"
+
+
+def test_refused_features_want_another_name(shell: Shell) -> None:
+    error = shell.run("run.sh", "--workdir", "w", "--teacher", "plm", "--teacher_opts", "--refuse", fails=True)
+    assert "already holds features" in error and "want another --teacher_name" in error.splitlines()[-1]
+    assert [call[0][2] for call in shell.calls()] == ["recipe", "dump-teacher"]
 
 
 def test_baseline_and_late_stages_need_no_teacher(shell: Shell) -> None:

@@ -262,7 +262,8 @@ for dset in "train ${train_set}${sp}" "valid ${valid_set}"; do
     log "Teacher's features of ${directory}/text: ${features}"
     # shellcheck disable=SC2086
     python3 -m espnet_gmot dump-teacher --model "${teacher}" --layer ${layers} --text "${directory}/text" \
-        --out "${features}" ${teacher_opts} "${stats[@]}"
+        --out "${features}" ${teacher_opts} "${stats[@]}" || \
+        fail "dump-teacher failed, see above; features of other --teacher_opts want another --teacher_name"
     if [[ "${teacher_opts}" =~ --normalise[\ =]+(centre|whiten) ]]; then
         stats=(--stats "${features}") # the training set's serve for the valid set
     fi
