@@ -8,6 +8,8 @@ yardstick: float32 features, and a solver that stops at half its tolerance.
 """
 
 import argparse
+import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import torch
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
 from espnet_gmot.loss import GMOTLoss
-from espnet_gmot.teacher.archive import PRECISIONS, TeacherArchive, write_archive
+from espnet_gmot.teacher.archive import PRECISIONS, write_archive
 
 
 def trained_model(exp: Path, name: str) -> torch.nn.Module:
@@ -34,13 +36,13 @@ def trained_model(exp: Path, name: str) -> torch.nn.Module:
     return model.eval()
 
 
-def stored(archive: TeacherArchive, precision: str) -> dict[str, torch.Tensor]:
-    """What an archive of this precision gives back: (U, D) features by utterance."""
-    ark = archive.folder / f".{precision}.ark"
-    offsets = write_archive(ark, ((key, archive[key]) for key in archive), precision)
-    read = {key: kaldiio.load_mat(f"{ark}:{offset}") for key, offset in zip(archive, offsets, strict=True)}
-    ark.unlink()
-    return {key: torch.from_numpy(np.array(rows)) for key, rows in read.items()}
+def stored(exact: dict[str, np.ndarray], precision: str) -> dict[str, torch.Tensor]:
+    """What an archive of this precision gives back of (U, D) features by utterance."""
+    with tempfile.TemporaryDirectory() as folder:
+        ark = Path(folder) / "teacher.ark"
+        offsets = write_archive(ark, exact.items(), precision)
+        read = [np.array(kaldiio.load_mat(f"{ark}:{offset}")) for offset in offsets]
+    return dict(zip(exact, map(torch.from_numpy, read), strict=True))
 
 
 def loss_and_gradient(
@@ -62,11 +64,12 @@ def main() -> None:
     parser.add_argument("--teacher", default="teacher", help="folder of the float32 features in --set")
     parser.add_argument("--model_file", default="valid.cer_ctc.ave.pth", help="parameters in --exp")
     args = parser.parse_args()
-    archive = TeacherArchive(args.set / args.teacher)
-    if (precision := archive.info["precision"]) != "float32":
+    folder = args.set / args.teacher
+    if (precision := json.loads((folder / "teacher.json").read_text(encoding="utf-8"))["precision"]) != "float32":
         raise UserError(f"--teacher {args.teacher}: stored as {precision}; give a float32 archive to compare with")
     model = trained_model(args.exp, args.model_file)
-    features = {precision: stored(archive, precision) for precision in PRECISIONS}
+    exact = dict(kaldiio.load_scp_sequential(str(folder / "teacher.scp")))
+    features = {precision: stored(exact, precision) for precision in PRECISIONS}
     config = model.gmot.config
     finer = replace(config, tolerance=config.tolerance / 2)
     trials = {name: (read, config) for name, read in features.items() if name != "float32"}
@@ -80,7 +83,7 @@ def main() -> None:
             other, changed = loss_and_gradient(model, options, encoded, read[key])
             turned = (changed - gradient).norm() / gradient.norm()
             changes[name].append((abs(other - loss) / loss, turned.item()))
-    print(f"{len(archive)} utterances, each by itself; relative changes against float32, median / largest\n")
+    print(f"{len(exact)} utterances, each by itself; relative changes against float32, median / largest\n")
     print("| archive | transfer loss | gradient on the encoder's output |")
     print("|---|---|---|")
     for name, pairs in changes.items():
