@@ -3,9 +3,9 @@
     python benchmarks/transport_scaling.py [--threads 2] [--repeats 5] [--out docs]
 
 Cosine edges of rank 256, 200 tokens, T from 1,000 to 8,000 frames: no T x T matrix is ever formed. Peaks are the
-process's own high-water marks, one process a length, above what it held before the first call; times are processor
-seconds of all threads, since wall time on a busy machine measures its neighbours. Writes
-OUT/transport_scaling.{json,png}.
+process's own high-water marks, above what it held before the first call; times are processor seconds of all threads,
+since wall time on a busy machine measures its neighbours. Both are medians over several processes a length, in turn.
+Writes OUT/transport_scaling.{json,png}.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import warnings
 from pathlib import Path
 
 FRAMES, TOKENS, WIDTH = (1000, 2000, 4000, 8000), 200, 256
+ROUNDS = 5  # processes a length
 
 
 def main() -> None:
@@ -42,10 +43,11 @@ def main() -> None:
         print(json.dumps(one(args.one, args.repeats)))
         return
     again = [sys.executable, __file__, "--threads", str(args.threads), "--repeats", str(args.repeats), "--one"]
-    rows = []
-    for frames in FRAMES:
-        rows.append(json.loads(subprocess.run([*again, str(frames)], check=True, capture_output=True).stdout))
-        print(rows[-1], flush=True)
+    runs: dict[int, list[dict]] = {frames: [] for frames in FRAMES}
+    for frames in FRAMES * ROUNDS:  # in turn, so that a busy minute touches all lengths
+        runs[frames].append(json.loads(subprocess.run([*again, str(frames)], check=True, capture_output=True).stdout))
+        print(runs[frames][-1], flush=True)
+    rows = [{key: statistics.median(run[key] for run in same) for key in same[0]} for same in runs.values()]
     first, last = rows[0], rows[-1]
     growth = last["frames"] / first["frames"]
     report = {
