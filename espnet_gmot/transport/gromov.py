@@ -172,13 +172,7 @@ def fused_gromov_wasserstein(
         method=method,
         annealing=float(annealing),
     )
-    if plan_gradient not in ("detached", "implicit"):
-        raise ValueError(f"plan_gradient is {plan_gradient!r}; expected 'detached' or 'implicit'")
-    if plan_gradient == "implicit" and (method != "mirror" or backend == "pot"):
-        raise ValueError(
-            f"plan_gradient is 'implicit' with method {method!r} and backend {backend!r}; expected method 'mirror' and "
-            "not 'pot': the plan of a linear program does not move smoothly, that of the entropic problem does"
-        )
+    _check_plan_gradient(plan_gradient, method, backend)
     acoustic = as_edges(acoustic_edges, "acoustic_edges")
     linguistic = as_edges(linguistic_edges, "linguistic_edges")
     with torch.autocast(cost.device.type, enabled=False):
@@ -212,6 +206,17 @@ def fused_gromov_wasserstein(
         iterations=solution.iterations,
         converged=solution.converged,
     )
+
+
+def _check_plan_gradient(plan_gradient: str, method: str, backend: str) -> None:
+    """Only the entropic plan has a gradient."""
+    if plan_gradient not in ("detached", "implicit"):
+        raise ValueError(f"plan_gradient is {plan_gradient!r}; expected 'detached' or 'implicit'")
+    if plan_gradient == "implicit" and (method != "mirror" or backend == "pot"):
+        raise ValueError(
+            f"plan_gradient is 'implicit' with method {method!r} and backend {backend!r}; expected method 'mirror' and "
+            "not 'pot': the plan of a linear program does not move smoothly, that of the entropic problem does"
+        )
 
 
 def _backend(name: str, problem: Problem) -> Callable[[Problem], proximal.Solution]:
