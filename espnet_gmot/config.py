@@ -199,10 +199,11 @@ class GMOTConfig:
                 f"gmot_conf: teacher_width: {self.teacher_width} is not that of {len(self.layers)} layers side by "
                 f"side: give dump-teacher the layers {self.layers}"
             )
-        if self.plan_gradient == "implicit" and (self.method != "mirror" or self.coupling != "transport"):
+        entropic = self.coupling == "transport" and self.method == "mirror" and self.backend != "pot"
+        if self.plan_gradient == "implicit" and not entropic:
             raise UserError(
-                "gmot_conf: plan_gradient: implicit needs coupling: transport and method: mirror: the proximal plan "
-                "does not move smoothly"
+                "gmot_conf: plan_gradient: implicit needs coupling: transport, method: mirror and a backend other than "
+                "pot: no other plan moves smoothly"
             )
         if self.frame_weights == "blank" and "frontend" in self.taps:
             raise UserError("gmot_conf: frame_weights: blank weighs the encoder's frames, but tap: frontend has others")

@@ -58,6 +58,7 @@ def test_numbers_may_be_text_as_yaml_1_1_reads_them() -> None:
         ({"teacher": 5}, ["teacher: got 5"]),
         ({"w_ot": math.inf}, ["w_ot: got inf"]),
         ({"plan_gradient": "implicit"}, ["plan_gradient: implicit needs", "method: mirror"]),
+        ({"plan_gradient": "implicit", "method": "mirror", "backend": "pot"}, ["a backend other than pot"]),
         ({"tap": 3}, ["tap: got 3", "text"]),
         ({"feature_edges": 0}, ["feature_edges and temporal_edges are both 0"]),
         ({"alpha": 1, "feature_edges": 0, "temporal_edges": 1, "w_align": 0}, ["alpha: 1", "nothing would learn"]),

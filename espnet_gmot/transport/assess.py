@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from espnet_gmot.transport.problem import Problem
-from espnet_gmot.transport.sinkhorn import NOTHING
+from espnet_gmot.transport.sinkhorn import NOTHING, round_plan
 
-__all__ = ["assess", "gw_gradient", "marginal_error", "tangent"]
+__all__ = ["assess", "gw_gradient", "marginal_error", "rounded", "tangent"]
 
 
 def gw_gradient(problem: Problem, plan: Tensor) -> Tensor:
@@ -32,6 +32,13 @@ def tangent(problem: Problem, plan: Tensor) -> Tensor:
     if not problem.options.balanced:
         return gw_gradient(problem, plan)
     return -2.0 * problem.linguistic.apply(problem.acoustic.apply(plan).mT).mT
+
+
+def rounded(problem: Problem, plan: Tensor) -> Tensor:
+    """The plan with exact marginals where they are balanced, exactly 0 off the support, (B, T, U)."""
+    exact = math.isinf(problem.options.rho_acoustic), math.isinf(problem.options.rho_linguistic)
+    plan = round_plan(plan, problem.acoustic_weights, problem.linguistic_weights, *exact)
+    return torch.where(problem.support(), plan, 0.0)
 
 
 def marginal_error(problem: Problem, plan: Tensor) -> Tensor:

@@ -124,13 +124,17 @@ def _workspace(sample):
 
 
 @njit(fastmath=FAST, error_model="numpy")
-def _multiply(sample, w, product_plan):
-    """kernel = L · plan · A; of the product plan b·aᵀ it is (L·b)(A·a)ᵀ, which costs no matrix product."""
+def _multiply(sample, w):
+    """kernel = L · plan · A."""
     s, rows, columns = sample, sample.b.shape[0], sample.a.shape[0]
-    if not product_plan:
-        ce.apply(w.plan, s.dense, s.low, s.low_t, s.temporal, rows, columns, w.first, w.middle)
-        product(w.coupling, w.first, rows, rows, columns, w.kernel)
-        return
+    ce.apply(w.plan, s.dense, s.low, s.low_t, s.temporal, rows, columns, w.first, w.middle)
+    product(w.coupling, w.first, rows, rows, columns, w.kernel)
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _multiply_product_plan(sample, w):
+    """kernel = L · b·aᵀ · A = (L·b)(A·a)ᵀ, which costs no matrix product."""
+    s, rows, columns = sample, sample.b.shape[0], sample.a.shape[0]
     w.kernel[0, :columns] = s.a
     ce.apply(w.kernel, s.dense, s.low, s.low_t, s.temporal, 1, columns, w.first, w.middle)
     for u in range(rows):
@@ -166,12 +170,15 @@ def _energy(w, rows, columns):
 
 @njit(fastmath=FAST, error_model="numpy")
 def _unit(sample, w, alpha, mean):
-    """The unit of a relative ε and of the gap: the mean magnitude of the effective cost under the product plan."""
+    """The unit of a relative ε and of the gap: the mean magnitude of the effective cost under the product plan.
+
+    Leaves the product plan's kernel and squares behind.
+    """
     scale, rows, columns = mean, sample.b.shape[0], sample.a.shape[0]
     if alpha > 0:
         w.p[:columns], w.q[:rows] = sample.a, sample.b
         _node_squares(sample, w)
-        _multiply(sample, w, True)
+        _multiply_product_plan(sample, w)
         scale += 2.0 * alpha * _energy(w, rows, columns)
     return scale if scale > 1e-30 else 1.0
 
@@ -187,7 +194,8 @@ def _outer(sample, w, settings, epsilon, slack, first):
     )
     alpha = F32(settings.alpha)
     if alpha > 0:
-        _multiply(sample, w, first and sample.given.shape[0] == 0)
+        if not first or sample.given.shape[0]:  # a first product plan's kernel is there already
+            _multiply(sample, w)
         if not (exact_a and exact_b):
             _marginals(w.plan, w.p, w.q, rows, columns)
             _node_squares(sample, w)
@@ -224,10 +232,9 @@ def _assess(sample, w, settings, epsilon, out, stats):
                 linear += w.plan[u, t] * sample.cost[t, u]
     balanced = math.isinf(rho[0]) and math.isinf(rho[1])
     _marginals(w.plan, w.p, w.q, rows, columns)
-    _multiply(sample, w, False)
-    if (
-        not balanced or settings.alpha == 0
-    ):  # else the squares are there: the marginals are those that they were made of
+    _multiply(sample, w)
+    # balanced marginals are those that the squares were made of
+    if not balanced or settings.alpha == 0:
         _node_squares(sample, w)
     stats[0], stats[1] = linear, _energy(w, rows, columns)
     for t in range(columns):

@@ -10,10 +10,9 @@ import ot
 import torch
 from torch import Tensor
 
-from espnet_gmot.transport.assess import gw_gradient
+from espnet_gmot.transport.assess import gw_gradient, rounded
 from espnet_gmot.transport.problem import TINY, Options, Problem
 from espnet_gmot.transport.proximal import Solution
-from espnet_gmot.transport.sinkhorn import round_plan
 
 __all__ = ["solve"]
 
@@ -54,8 +53,7 @@ def solve(problem: Problem) -> Solution:
         plan[i][block] = torch.from_numpy(solved).to(plan)
         iterations[i], converged[i] = steps, fine
     if not options.balanced:
-        exact = math.isinf(options.rho_acoustic), math.isinf(options.rho_linguistic)
-        plan = round_plan(plan, problem.acoustic_weights, problem.linguistic_weights, *exact)
+        plan = rounded(problem, plan)
     half = gw_gradient(problem, plan)
     half = torch.where(support, half, 0.0)
     gradient = linear + 2.0 * options.alpha * half

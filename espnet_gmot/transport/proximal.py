@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from espnet_gmot.transport import cuda
-from espnet_gmot.transport.assess import assess, marginal_error, tangent
+from espnet_gmot.transport.assess import assess, marginal_error, rounded, tangent
 from espnet_gmot.transport.problem import Problem
-from espnet_gmot.transport.sinkhorn import NOTHING, round_plan, sinkhorn_log, sinkhorn_scaling
+from espnet_gmot.transport.sinkhorn import NOTHING, sinkhorn_log, sinkhorn_scaling
 
 __all__ = ["Solution", "solve"]
 
@@ -56,7 +55,7 @@ def solve(problem: Problem) -> Solution:
         state = step(state, problem.options.temperature(number))
         if watch(state.done):
             break
-    plan = steps.rounded(state.plan)
+    plan = rounded(problem, state.plan)
     node, quadratic, gap = steps.assess(plan, state)
     return Solution(plan, node, quadratic, state.error, gap, state.iterations, state.done)
 
@@ -132,18 +131,12 @@ class Steps:
             return state
         if self.options.method == "proximal":
             # a plan may rest where mass that it should have has all but vanished, and take long to come back
-            plan = self.rounded(state.plan)
+            plan = rounded(self.problem, state.plan)
             stationary = self.assess(plan, state)[2] <= self.options.tolerance * self.scale
             state.plan = torch.where(resting[:, None, None], plan, state.plan)
             resting = resting & stationary
         state.done = state.done | resting
         return state
-
-    def rounded(self, plan: Tensor) -> Tensor:
-        """The plan with exact marginals where they are balanced, exactly 0 off the support."""
-        problem, exact = self.problem, (math.isinf(self.options.rho_acoustic), math.isinf(self.options.rho_linguistic))
-        rounded = round_plan(plan, problem.acoustic_weights, problem.linguistic_weights, *exact)
-        return torch.where(self.support, rounded, 0.0)
 
     def assess(self, plan: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor]:
         """Linear part, energy and gap of a plan, with the potentials of a state."""

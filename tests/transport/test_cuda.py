@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from espnet_gmot.transport import CosineEdges, Edges, SumEdges, TemporalEdges, cuda, fused_gromov_wasserstein
+from espnet_gmot.transport.assess import rounded
 from espnet_gmot.transport.edges import as_edges
 from espnet_gmot.transport.problem import Options, Problem, make_problem
 from espnet_gmot.transport.proximal import Steps
@@ -52,7 +53,7 @@ def test_no_step_waits_for_the_device(kind: str, options: dict) -> None:
     steps = Steps(problem(fgw_cases.speech_like(3), kind, options, "meta"))
     state = steps.step(steps.start(), torch.ones((), device="meta"))
     assert state.plan.shape == (3, 30, 8) and state.plan.device.type == "meta"
-    assert all(part.shape == (3,) for part in steps.assess(steps.rounded(state.plan), state))
+    assert all(part.shape == (3,) for part in steps.assess(rounded(steps.problem, state.plan), state))
     with pytest.raises(RuntimeError):  # so the test can fail
         bool(state.done.all())
 
