@@ -11,10 +11,10 @@ from pathlib import Path
 import kaldiio
 import numpy as np
 
+from espnet_gmot.kaldi.ark import PRECISIONS, write_archive
+from espnet_gmot.kaldi.tables import read_transcripts
 from espnet_gmot.teacher import PLMTeacher, dump
-from espnet_gmot.teacher.archive import PRECISIONS, write_archive
 from espnet_gmot.teacher.normalise import MODES
-from espnet_gmot.teacher.transcripts import read_transcripts
 
 
 def cosine_costs(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -19,8 +19,8 @@ import torch
 
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
+from espnet_gmot.kaldi.ark import PRECISIONS, write_archive
 from espnet_gmot.loss import GMOTLoss
-from espnet_gmot.teacher.archive import PRECISIONS, write_archive
 
 
 def trained_model(exp: Path, name: str) -> torch.nn.Module:

@@ -23,11 +23,11 @@ _SCRIPT = "GMOT_LAUNCHED_SCRIPT"  # tells spawned workers, which get no say in s
 #: name -> (module with a `main(argv)`, what it does)
 COMMANDS = {
     "recipe": ("espnet_gmot.recipe.cli", "run the stages of an ESPnet recipe in one process, without a checkout"),
-    "prepare-data": ("espnet_gmot.recipe.aishell", "AISHELL-1 (tree, tgz or download) into Kaldi data directories"),
-    "demo-corpus": ("espnet_gmot.recipe.demo_corpus", "synthesise a small Mandarin corpus in AISHELL-1's own form"),
+    "prepare-data": ("espnet_gmot.corpora.aishell", "AISHELL-1 (tree, tgz or download) into Kaldi data directories"),
+    "demo-corpus": ("espnet_gmot.corpora.demo_corpus", "synthesise a small Mandarin corpus in AISHELL-1's own form"),
     "pretrain-plm": ("espnet_gmot.teacher.pretrain", "pretrain a small character BERT, or adapt a given model"),
     "dump-teacher": ("espnet_gmot.teacher.dump", "write a teacher's features of transcripts into Kaldi archives"),
-    "dump-frontend": ("espnet_gmot.hosts.dump_frontend", "write a speech encoder's features into Kaldi archives"),
+    "dump-frontend": ("espnet_gmot.speech.dump", "write a speech encoder's features into Kaldi archives"),
     "export": ("espnet_gmot.hosts.export", "a stock ESPnet experiment out of a gmot one"),
     "doctor": ("espnet_gmot.doctor", "what is installed, what is missing, and the command that mends it"),
     "report": ("espnet_gmot.report.cli", "a CER table of several experiments, for readers and for scripts"),

@@ -23,7 +23,7 @@ def steps(*_):
 FORK = """
 import sys, work
 from pathlib import Path
-from espnet_gmot.recipe.mains import Job, run_one
+from espnet_gmot.recipe.jobs import Job, run_one
 work.main = work.steps
 run_one(Job("work", (), Path("log")), echo=lambda line: None)
 """

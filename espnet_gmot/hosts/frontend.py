@@ -14,7 +14,8 @@ from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from torch import Tensor, nn
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.hosts.speech_encoders import SpeechEncoder, beyond, load_speech_encoder
+from espnet_gmot.kaldi.wav import sampling_rate
+from espnet_gmot.speech.encoders import SpeechEncoder, beyond, load_speech_encoder
 
 WEIGHTED_SUM = "weighted_sum"
 
@@ -54,7 +55,7 @@ class HFSpeechFrontend(AbsFrontend):
             )
         self.model, self.freeze = str(model), bool(freeze)
         encoder = load_speech_encoder(self.model)
-        self.layer = _check_layer(layer, len(encoder.layers))
+        self.layer = layer if layer == WEIGHTED_SUM else encoder.index(layer, f"or {WEIGHTED_SUM}")
         _check_rate(fs, encoder.sampling_rate, self.model)
         self.sampling_rate = encoder.sampling_rate
         if self.layer != WEIGHTED_SUM:
@@ -134,31 +135,13 @@ class _AfterInit(nn.Module):
         self.espnet_initialization_fn = restore
 
 
-def _check_layer(layer: int | str, n_layers: int) -> int | str:
-    """Return `layer` as an index from 0 on, or "weighted_sum"."""
-    if layer == WEIGHTED_SUM:
-        return layer
-    if isinstance(layer, bool) or not isinstance(layer, int) or not -n_layers - 1 <= layer <= n_layers:
-        raise UserError(
-            f"frontend_conf.layer: {layer!r} is no layer; take 0 to {n_layers}, -{n_layers + 1} to -1 or {WEIGHTED_SUM}"
-        )
-    return layer % (n_layers + 1)
-
-
 def _checksum(encoder: SpeechEncoder) -> Tensor:
     """16 bits of the encoder's fingerprint as float32, which ESPnet's averaging of checkpoints leaves exact."""
     return torch.tensor(float(int(encoder.fingerprint[:4], 16)))
 
 
 def _check_rate(fs: int | str | None, expected: int, model: str) -> None:
-    if fs is None:
-        return
-    text = str(fs).strip().lower()
-    try:
-        rate = round(float(text[:-1]) * 1000) if text.endswith("k") else int(text)
-    except ValueError:
-        raise UserError(f"frontend_conf.fs: '{fs}' is no sampling rate; write 16k or 16000") from None
-    if rate != expected:
+    if fs is not None and (rate := sampling_rate(fs, "frontend_conf.fs")) != expected:
         raise UserError(
             f"frontend_conf.fs: {rate} Hz, but '{model}' takes {expected} Hz; resample the speech (--fs {expected})"
         )

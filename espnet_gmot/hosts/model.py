@@ -15,8 +15,8 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
+from espnet_gmot.hosts.detokenizer import Transcripts
 from espnet_gmot.hosts.taps import Tap, width
-from espnet_gmot.hosts.transcripts import Transcripts
 from espnet_gmot.loss import GMOTLoss, LayeredLoss
 
 _NO_TEACHER = (

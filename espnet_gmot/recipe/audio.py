@@ -12,9 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe.files import fingerprint, is_complete, set_complete, write_text
+from espnet_gmot.files import write_text
+from espnet_gmot.kaldi.tables import read_table, split_table
+from espnet_gmot.marks import digest_of, is_complete, set_complete
 from espnet_gmot.recipe.speed import change_speed, perturbed_source
-from espnet_gmot.recipe.tables import read_table, split_table
 
 VERSION = "1"
 """Part of the fingerprint; raise it when the output changes."""
@@ -50,7 +51,7 @@ def format_wav_scp(
     todo = [
         (part, folder)
         for part, folder in zip(parts, folders, strict=True)
-        if not is_complete(folder, part_fingerprint(part, audio_format, fs))
+        if not is_complete(folder, part_digest(part, audio_format, fs))
     ]
     with tqdm(total=sum(len(read_table(part)) for part, _ in todo), desc=f"format {target.name}", unit="utt") as bar:
         if processes == 1 or len(todo) < 2:
@@ -73,11 +74,11 @@ def format_wav_scp(
     return made
 
 
-def part_fingerprint(part: Path, audio_format: str, fs: int) -> str:
+def part_digest(part: Path, audio_format: str, fs: int) -> str:
     """Hash of all that a part's output depends on: its entries, the files behind them, and the format."""
     entries = read_table(part)
     words = [VERSION, audio_format, str(fs), *(f"{key} {entry}" for key, entry in entries.items())]
-    return fingerprint(words, [path for entry in entries.values() if (path := _path(entry))])
+    return digest_of(words, [path for entry in entries.values() if (path := _path(entry))])
 
 
 def format_part(part: Path, folder: Path, audio_format: str, fs: int) -> int:
@@ -88,7 +89,7 @@ def format_part(part: Path, folder: Path, audio_format: str, fs: int) -> int:
     writer = _write_archive if audio_format.endswith(".ark") else _write_files
     lengths = writer(entries, folder, audio_format, fs)
     write_text(folder / "utt2num_samples", "".join(f"{key} {length}\n" for key, length in lengths.items()))
-    set_complete(folder, part_fingerprint(part, audio_format, fs))
+    set_complete(folder, part_digest(part, audio_format, fs))
     return len(entries)
 
 

@@ -10,14 +10,16 @@ from datetime import datetime
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe import dump, lm, options, score, tokens
+from espnet_gmot.files import writing
+from espnet_gmot.recipe import lm, options, score
 from espnet_gmot.recipe.decode import decode
-from espnet_gmot.recipe.files import explained_disk_errors
+from espnet_gmot.recipe.format import filter_set, format_set, write_lm_text
+from espnet_gmot.recipe.jobs import Job as EspnetJob
+from espnet_gmot.recipe.jobs import cores, run_one
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job as EspnetJob
-from espnet_gmot.recipe.mains import cores, run_one
 from espnet_gmot.recipe.results_md import write_results
 from espnet_gmot.recipe.speed import perturb_training_set
+from espnet_gmot.recipe.token_list import make_token_list
 from espnet_gmot.recipe.train import collect_stats, train
 
 
@@ -53,19 +55,19 @@ def format_sets(layout: Layout) -> None:
     if layout.args.skip_train and layout.args.eval_valid_set:
         train_sets = [layout.valid_set]
     for name in train_sets + layout.test_sets:
-        dump.format_set(layout, name, cores())
+        format_set(layout, name, cores())
 
 
 def filter_sets(layout: Layout) -> None:
     """Stage 4."""
     for name in (layout.train_set, layout.valid_set):
-        dump.filter_set(layout, name)
-    dump.write_lm_text(layout)
+        filter_set(layout, name)
+    write_lm_text(layout)
 
 
 def list_tokens(layout: Layout) -> None:
     """Stage 5."""
-    print(f"{layout.token_list}: {tokens.make_token_list(layout)} tokens", flush=True)
+    print(f"{layout.token_list}: {make_token_list(layout)} tokens", flush=True)
 
 
 def score_sets(layout: Layout) -> None:
@@ -156,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     # leave by an exception, so that running forks are ended too
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with explained_disk_errors():
+        with writing():
             run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         log("interrupted; the same command continues")

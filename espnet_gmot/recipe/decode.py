@@ -4,10 +4,10 @@ import shlex
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe.files import count_lines, write_text
+from espnet_gmot.files import write_text
+from espnet_gmot.kaldi.tables import count_lines, split_table
+from espnet_gmot.recipe.jobs import Job, cores, run_parts, sensible_parts
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job, cores, run_parts, sensible_parts
-from espnet_gmot.recipe.tables import split_table
 from espnet_gmot.recipe.train import write_resume_script
 
 INFER = "espnet2.bin.asr_inference"

@@ -4,10 +4,9 @@ import shlex
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe.files import count_lines
+from espnet_gmot.kaldi.tables import count_lines, split_table
+from espnet_gmot.recipe.jobs import Job, run_one, sensible_parts
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job, run_one, sensible_parts
-from espnet_gmot.recipe.tables import split_table
 from espnet_gmot.recipe.train import common_options, require_same_tokens, run_stats, run_training, write_resume_script
 
 TRAIN = "espnet2.bin.lm_train"

@@ -5,7 +5,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from espnet_gmot.recipe.files import write_text
+from espnet_gmot.files import write_text
 
 
 def write_results(exp: Path) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe.files import write_text
+from espnet_gmot.files import write_text
+from espnet_gmot.kaldi.tables import read_table
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.tables import read_table
-from espnet_gmot.recipe.tokens import tokenizer
+from espnet_gmot.recipe.token_list import tokenizer
 from espnet_gmot.report.cer import Counts, align, read_trn, summary_tables
 
 KINDS = {"char": "cer", "word": "wer", "bpe": "ter"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe.tables import combine_data_dirs, read_data_dir, write_data_dir
+from espnet_gmot.kaldi.tables import combine_data_dirs, read_data_dir, write_data_dir
 
 _SOX = re.compile(r"sox (?P<path>.*) -t wav - speed (?P<factor>[0-9.]+) \|")
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe.dump import sampling_rate
-from espnet_gmot.recipe.files import count_lines, fingerprint, install, is_complete, made_by, set_complete, write_text
+from espnet_gmot.files import install, write_text
+from espnet_gmot.kaldi.tables import count_lines, split_table
+from espnet_gmot.kaldi.wav import sampling_rate
+from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
+from espnet_gmot.recipe.jobs import Job, TrainingEcho, cores, run_one, run_parts, sensible_parts, versions
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.mains import Job, TrainingEcho, cores, run_one, run_parts, sensible_parts, versions
-from espnet_gmot.recipe.tables import split_table
 
 TRAIN = "espnet2.bin.asr_train"
 
@@ -32,7 +33,7 @@ def input_options(layout: Layout) -> list[str]:
         raise UserError(f"--asr_config {args.asr_config}: no such file")
     options = ["--config", args.asr_config] if args.asr_config else []
     if layout.speech(directory)[0] == "wav.scp":
-        sampling_rate(args.fs)
+        sampling_rate(args.fs, "--fs")
         return [*options, "--frontend_conf", f"fs={args.fs}"]
     return [*options, f"--input_size={(directory / 'feats_dim').read_text().strip()}"]
 
@@ -73,7 +74,7 @@ def collect_stats(layout: Layout) -> None:
 def run_stats(jobs: Sequence[Job], stats: Path, layout: Layout, *, sums: bool) -> None:
     """Run what is left of the jobs, whose folders are ``stats/logdir/stats.N``, and :func:`aggregate` them."""
     folders = [stats / "logdir" / f"stats.{index}" for index in range(1, len(jobs) + 1)]
-    mark = fingerprint(job.fingerprint() for job in jobs)
+    mark = digest_of(job.fingerprint() for job in jobs)
     if run_parts(jobs, folders, processes=cores(), unit="part") or not is_complete(stats, mark):
         aggregate(folders, stats, layout, sums=sums)
         set_complete(stats, mark)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.kaldi.tables import read_lines, read_transcripts
 from espnet_gmot.teacher.tokens import surroundings
-from espnet_gmot.teacher.transcripts import read_lines, read_transcripts
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Spelt in every vocabulary, so that no Latin word or number is unknown to the teacher.

@@ -12,17 +12,18 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.teacher.archive import PRECISIONS, make_folder, replacing, write_json
-from espnet_gmot.teacher.loading import check_device, fingerprint
+from espnet_gmot.files import make_folder, replacing, write_json
+from espnet_gmot.hub import check_device, model_digest
+from espnet_gmot.kaldi.ark import PRECISIONS
+from espnet_gmot.kaldi.shards import Dump, Shard, Worker
+from espnet_gmot.kaldi.tables import read_transcripts
 from espnet_gmot.teacher.normalise import MODES, STATS_NAME, FeatureStats
 from espnet_gmot.teacher.plm import PLMTeacher
-from espnet_gmot.teacher.shards import Dump, Shard, Worker
 from espnet_gmot.teacher.statistics import borrow, measure, provide, stats_key
-from espnet_gmot.teacher.transcripts import read_transcripts
 from espnet_gmot.version import __version__
 
 _LOG = logging.getLogger(__name__)
-_MOST_SHARDS, _SMALLEST_SHARD = 64, 256  # see `espnet_gmot.teacher.shards.Dump`
+_MOST_SHARDS, _SMALLEST_SHARD = 64, 256  # see `espnet_gmot.kaldi.shards.Dump`
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class DumpOptions:
         max_unknown: largest share of unknown characters allowed, 0 to 1.
         normalise: ``none``, ``centre`` or ``whiten``.
         stats: statistics to normalise by (a file, or another dump's folder); without, those of the transcripts.
-        precision: how the archives store the features, see `espnet_gmot.teacher.archive.PRECISIONS`.
+        precision: how the archives store the features, see `espnet_gmot.kaldi.ark.PRECISIONS`.
     """
 
     model: str
@@ -108,7 +109,7 @@ def _describe(options: DumpOptions, teacher: PLMTeacher) -> dict[str, Any]:
     depth = teacher.config.num_hidden_layers
     layers = [layer if layer >= 0 else layer + depth + 1 for layer in teacher.layers]
     return {
-        "model_digest": fingerprint(options.model),
+        "model_digest": model_digest(options.model),
         "layer": layers[0] if isinstance(options.layer, int) else layers,
         "special_tokens": options.special_tokens,
     }
@@ -120,7 +121,7 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
     Args:
         options: teacher and resources.
         text: Kaldi text file, ``utterance transcript`` lines.
-        out: folder to write; see `espnet_gmot.teacher.archive` for what it holds.
+        out: folder to write; see `espnet_gmot.kaldi.ark` for what it holds.
         overwrite: replace features of other options (model, layer, …) instead of refusing.
 
     Returns:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.teacher.archive import replacing, writing
+from espnet_gmot.files import replacing, writing
+from espnet_gmot.hub import from_pretrained, load_tokenizer, quiet_transformers
 from espnet_gmot.teacher.corpus import Masker, batches, build_tokenizer, encode
-from espnet_gmot.teacher.loading import from_pretrained, load_tokenizer, quiet_transformers
 
 _LOG = logging.getLogger(__name__)
 _MOST_HELD_OUT = 1000

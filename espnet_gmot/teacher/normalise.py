@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.teacher.archive import replacing
+from espnet_gmot.files import replacing
 
 MODES = ("none", "centre", "whiten")
 STATS_NAME = "teacher_stats.npz"

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.teacher.loading import load_config, load_encoder, load_tokenizer
+from espnet_gmot.hub import load_config, load_encoder, load_tokenizer
 from espnet_gmot.teacher.normalise import FeatureStats, Normaliser
 from espnet_gmot.teacher.tokens import TokenMap
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.teacher.archive import write_json
+from espnet_gmot.files import write_json
+from espnet_gmot.hub import check_device
 from espnet_gmot.teacher.corpus import read_sentences
-from espnet_gmot.teacher.loading import check_device
 from espnet_gmot.teacher.mlm import LR_ADAPT, LR_SCRATCH, Pretrainer, PretrainOptions, Score
 from espnet_gmot.version import __version__
 

@@ -228,10 +228,10 @@ def _backend(name: str, problem: Problem) -> Callable[[Problem], proximal.Soluti
             raise ValueError(
                 "backend is 'numba', which is not installed: pip install 'espnet_gmot[fast]', or take 'auto' or 'torch'"
             )
-        from espnet_gmot.transport import numba_backend
+        from espnet_gmot.transport.compiled import backend as compiled
 
-        if numba_backend.supports(problem):
-            return numba_backend.solve
+        if compiled.supports(problem):
+            return compiled.solve
         if name == "auto":
             return proximal.solve
         raise ValueError(

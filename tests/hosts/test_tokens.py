@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers as hf
 
-from espnet_gmot.hosts.transcripts import Transcripts
+from espnet_gmot.hosts.detokenizer import Transcripts
 from espnet_gmot.teacher import PLMTeacher
 from tests.teacher.test_architectures import SMALL, merged_byte_tokenizer
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_gmot.recipe.tables import read_table
+from espnet_gmot.kaldi.tables import read_table
 from espnet_gmot.report.cer import count_trn, read_result
 from espnet_gmot.report.cli import main as report
 from tests.recipe.conftest import COUNTS, Experiment

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import replacing
+from espnet_gmot.kaldi.ark import check_archive, write_archive
+from espnet_gmot.kaldi.shards import Shard
+from espnet_gmot.kaldi.tables import read_transcripts
 from espnet_gmot.teacher import PLMTeacher, dump
-from espnet_gmot.teacher.archive import check_archive, replacing, write_archive
-from espnet_gmot.teacher.shards import Shard
-from espnet_gmot.teacher.transcripts import read_transcripts
 from tests.teacher.conftest import TEXT, Dumped, save_bert
 
 
@@ -158,7 +159,7 @@ def test_full_disk_and_unwritable_folder(tiny_plm: Path, text: Path, tmp_path: P
         yield "a", np.zeros((2, 3))
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UserError, match=r"x.ark: no disk space left"):
+    with pytest.raises(UserError, match=r"x.ark: no space left on the disk"):
         write_archive(tmp_path / "x.ark", matrices())
     assert [p.name for p in tmp_path.iterdir()] == ["text"]  # neither half an ark nor a temporary file
     with pytest.raises(UserError, match="cannot be written"):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.hub import is_folder
 from espnet_gmot.teacher import PLMTeacher
-from espnet_gmot.teacher.loading import is_folder
 from tests.teacher.conftest import TEXT
 
 

@@ -1,0 +1,103 @@
+"""Files that are whole or absent: written beside their place, then moved into it; full disks get a plain sentence."""
+
+import contextlib
+import errno
+import filecmp
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from espnet_gmot.errors import UserError
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind ``error``; torch and safetensors wrap the system's error in their own."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def writing(path: Path | None = None) -> Iterator[None]:
+    """Turn a full disk or a place that cannot be written into a ``UserError``; other errors are defects and stay.
+
+    Args:
+        path: what the message names; by default the file that the system's error names.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        place = path or getattr(error, "filename", None) or "output"
+        if _disk_is_full(error):
+            raise UserError(
+                f"{place}: no space left on the disk (or of your quota); make room or choose another folder, then run "
+                "the same command to continue"
+            ) from error
+        denied = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+        if isinstance(error, OSError) and error.errno in denied:
+            raise UserError(f"{place}: cannot be written ({error.strerror}); choose another folder") from error
+        raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary neighbour of ``path`` that takes its place when the block succeeds and vanishes when it fails.
+
+    Raises:
+        UserError: the disk is full or the place is not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    make_folder(path.parent)
+    try:
+        with writing(path), temporary.open(mode, encoding=None if "b" in mode else "utf-8") as handle:
+            yield handle
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents where they are missing.
+
+    Raises:
+        UserError: the disk is full or the place is not writable.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` to ``path`` in one step."""
+    with replacing(path) as handle:
+        json.dump(content, handle, ensure_ascii=False, indent=1)
+        handle.write("\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` to a temporary name, then move it into place, so that no reader ever sees half a file.
+
+    A file that already holds this text stays untouched: what was made from it need not be made again.
+    """
+    path = Path(path)
+    if path.is_file() and path.read_bytes() == text.encode("utf-8"):
+        return
+    with replacing(path) as handle:
+        handle.write(text)
+
+
+def install(source: str | Path, target: str | Path) -> None:
+    """Move every file below ``source`` to the same place below ``target``; files that don't differ stay untouched."""
+    source, target = Path(source), Path(target)
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / path.relative_to(source)
+        if not (place.is_file() and filecmp.cmp(path, place, shallow=False)):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, place)
+    shutil.rmtree(source)

@@ -1,0 +1,90 @@
+"""Teacher features in Kaldi archives (matrices written and read by kaldiio), one folder per data set.
+
+A folder holds ``teacher.scp`` (``utterance ark:offset``, the stream that ESPnet reads), ``teacher.N.ark``, what is
+known of each ark in ``teacher.N.json`` and of the whole in ``teacher.json``. Utterances with equal transcripts, such
+as speed-perturbed copies, point to one matrix. Whatever precision they are stored in, they are read as float32.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.files import replacing
+
+# Kaldi knows no half precision: its 16-bit matrix ("CM2") has 65536 even steps from the matrix's least to its largest
+# value, its 8-bit one ("CM") 256 uneven steps per column, by that column's quartiles. kaldiio's numbers for them.
+PRECISIONS: dict[str, int | None] = {"float32": None, "float16": 3, "int8": 2}
+# Binary Kaldi float matrix: "\0B" "FM " then row and column counts, each as one size byte and an int32.
+_FLOAT = struct.Struct("<5sbibi")
+# Compressed: "\0B" and "CM " or "CM2 ", then least value, range, rows and columns.
+_COMPRESSED = struct.Struct("<ffii")
+_LONGEST_HEADER = len(b"\0BCM2 ") + _COMPRESSED.size
+
+
+def write_archive(path: Path, matrices: Iterable[tuple[str, np.ndarray]], precision: str = "float32") -> list[int]:
+    """Write named matrices to one Kaldi ark, in one step: the file is complete or absent.
+
+    Args:
+        path: the ark.
+        matrices: keys and (U, D) matrices.
+        precision: how to store them, one of `PRECISIONS`.
+
+    Returns:
+        Each matrix's offset, as an scp file needs it (``ark:offset``).
+
+    Raises:
+        UserError: the disk is full or the place is not writable.
+    """
+    import kaldiio
+
+    offsets = []
+    with replacing(path, "wb") as handle:
+        for key, matrix in matrices:
+            offsets.append(handle.tell() + len(key.encode()) + 1)
+            rows = {key: np.ascontiguousarray(matrix, dtype=np.float32)}
+            kaldiio.save_ark(handle, rows, compression_method=PRECISIONS[precision])
+    return offsets
+
+
+def _read_header(data: bytes) -> tuple[int, int, int] | None:
+    """Rows, columns and bytes (header included) of the matrix that ``data`` begins, or None if it is no such thing.
+
+    Raises:
+        struct.error: ``data`` ends inside the header.
+    """
+    if data[:5] == b"\0BFM ":
+        _, four, rows, four_too, columns = _FLOAT.unpack_from(data)
+        return (rows, columns, _FLOAT.size + 4 * rows * columns) if four == four_too == 4 else None
+    for magic, item, per_column in ((b"\0BCM2 ", 2, 0), (b"\0BCM ", 1, 8)):
+        if data.startswith(magic):
+            _, _, rows, columns = _COMPRESSED.unpack_from(data, len(magic))
+            return rows, columns, len(magic) + _COMPRESSED.size + columns * (per_column + item * rows)
+    if len(data) < _FLOAT.size:
+        raise struct.error("too short")
+    return None
+
+
+def check_archive(path: Path, offsets: Sequence[int], width: int) -> None:
+    """Check that an ark holds a whole matrix of ``width`` columns at each offset (only headers are read).
+
+    Raises:
+        UserError: the ark is missing or truncated, or something else is at an offset.
+    """
+    fix = "run the same dump again: it keeps what is whole and mends the rest"
+    if not path.is_file():
+        raise UserError(f"{path}: missing; {fix}")
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        for offset in sorted(set(offsets)):
+            handle.seek(offset)
+            try:
+                header = _read_header(handle.read(_LONGEST_HEADER))
+            except struct.error as error:
+                raise UserError(f"{path}: truncated at byte {size}, a matrix starts at byte {offset}; {fix}") from error
+            if header is None or header[0] < 1 or header[1] != width:
+                raise UserError(f"{path}: no float matrix of {width} columns at byte {offset}; {fix}")
+            if offset + header[2] > size:
+                raise UserError(f"{path}: truncated at byte {size} inside the matrix at byte {offset}; {fix}")

@@ -1,0 +1,206 @@
+"""A dump in parts: arks that are computed, checked and kept one by one, whoever computes their matrices.
+
+A rerun keeps the arks that are whole and have the very content wanted, and computes the rest. Besides each ark
+``STEM.N.ark`` lies a note, ``STEM.N.json``: the digest of what went in, what decides the features, the offsets.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.files import write_json
+from espnet_gmot.kaldi.ark import check_archive, write_archive
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One ark's worth of items.
+
+    Attributes:
+        path: the ark; what is known of it goes to the same name with ``.json``.
+        items: what the matrices are computed from, sorted by length.
+        content: what identifies the items, as JSON can hold it.
+        features: what else decides the features (model, layer …).
+        width: their width.
+    """
+
+    path: Path
+    items: Sequence[Any]
+    content: Sequence[Any]
+    features: dict[str, Any]
+    width: int
+
+    @property
+    def digest(self) -> str:
+        """Identifies what goes into the shard."""
+        return hashlib.sha256(json.dumps([self.features, self.content]).encode()).hexdigest()
+
+    def finished(self) -> dict[str, Any] | None:
+        """What is known of the ark if it is whole and has this very content, otherwise None."""
+        note = _read_note(self.path.with_suffix(".json"))
+        if note is None or note["digest"] != self.digest:
+            return None
+        try:
+            check_archive(self.path, note["offsets"], self.width)
+        except UserError as error:
+            _LOG.warning("computing this part again: %s", error)
+            return None
+        return note
+
+    def write(
+        self, matrices: Iterable[tuple[str, np.ndarray]], known: dict[str, Any], precision: str = "float32"
+    ) -> None:
+        """Write the ark and its note.
+
+        Args:
+            matrices: keys and (rows, width) matrices, one for each item.
+            known: what else to note; read after the last matrix.
+            precision: one of `espnet_gmot.kaldi.ark.PRECISIONS`.
+        """
+        offsets = write_archive(self.path, matrices, precision)
+        note = {"digest": self.digest, "features": self.features, **known, "offsets": offsets}
+        write_json(self.path.with_suffix(".json"), note)
+
+
+#: Computes and writes one shard; calls its second argument with the number of items done, batch by batch.
+Worker = Callable[[Shard, Callable[[int], Any]], None]
+
+
+@dataclass(frozen=True)
+class Dump:
+    """A folder that a command fills with shards.
+
+    Attributes:
+        command: the command's name, for messages.
+        out: the folder.
+        stem: the arks are called ``STEM.N.ark``.
+        most: the largest number of arks: few enough that a reader may keep all of them open.
+        smallest: the smallest number of items in an ark, so small that a killed run loses little.
+    """
+
+    command: str
+    out: Path
+    stem: str
+    most: int
+    smallest: int
+
+    def plan(self, items: Sequence[Any], content: Sequence[Any], features: dict[str, Any], width: int) -> list[Shard]:
+        """Distribute items, sorted by length so that batches need little padding, over arks."""
+        size = max(self.smallest, math.ceil(len(items) / self.most))
+        parts = [slice(start, start + size) for start in range(0, len(items), size)]
+        return [
+            Shard(self.out / f"{self.stem}.{number}.ark", items[part], content[part], features, width)
+            for number, part in enumerate(parts)
+        ]
+
+    def clear_others(
+        self, features: dict[str, Any], overwrite: bool, *, more: Sequence[str] = (), ignored: str | None = None
+    ) -> None:
+        """Refuse a folder with other features in it, or empty it of them when told to.
+
+        Args:
+            features: what decides the features wanted.
+            overwrite: empty it.
+            more: names of files that go with the arks.
+            ignored: a key in which features may differ: what is stale is computed again.
+
+        Raises:
+            UserError: naming what differs.
+        """
+
+        def decisive(features: dict[str, Any]) -> dict[str, Any]:
+            """Features without the key in which they may differ."""
+            return {key: value for key, value in features.items() if key != ignored}
+
+        notes = sorted(self.out.glob(f"{self.stem}.*.json"))
+        wanted = decisive(features)
+        there = [decisive(note["features"]) for path in notes if (note := _read_note(path))]
+        other = next((found for found in there if found != wanted), None)
+        if other is None:
+            return
+        if not overwrite:
+            keys = [key for key in {**wanted, **other} if other.get(key) != wanted.get(key)]
+            names = " and ".join({"model_digest": "model"}.get(key, key) for key in keys)
+            raise UserError(
+                f"--out {self.out}: already holds features with another {names} ({other} there); "
+                "choose another --out, or --overwrite to replace them"
+            )
+        for path in [*(self.out / name for name in more), *notes, *self.out.glob(f"{self.stem}.*.ark")]:
+            path.unlink(missing_ok=True)
+
+    def run(self, shards: Sequence[Shard], worker: Worker, load: Callable[[], Worker], nj: int, done: int) -> None:
+        """Compute shards, longest items first: whatever is too long or too big shows at once.
+
+        Args:
+            shards: those to compute.
+            worker: computes them in this process.
+            load: gives each further process its worker.
+            nj: processes.
+            done: how many items are there already, for the progress bar.
+        """
+        from tqdm import tqdm
+
+        total = done + sum(len(shard.items) for shard in shards)
+        nj = min(nj, len(shards))
+        with tqdm(total=total, initial=done, desc=self.command, mininterval=1, dynamic_ncols=True) as bar:
+            if nj <= 1:
+                for shard in reversed(shards):
+                    worker(shard, bar.update)
+                return
+            threads = max(1, torch.get_num_threads() // nj)
+            # spawn: a forked child of a process that has run torch threads may hang
+            context = multiprocessing.get_context("spawn")
+            with context.Pool(nj, _start_worker, (load, threads)) as pool:
+                for size in pool.imap_unordered(_work, reversed(shards)):
+                    bar.update(size)
+
+    def collect(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
+        """The notes of all shards, each checked once more; arks of no shard are removed.
+
+        Raises:
+            UserError: an ark isn't what was written.
+        """
+        notes = []
+        for shard in shards:
+            note = shard.finished()
+            if note is None:
+                raise UserError(f"{shard.path}: changed while {self.command} was running; run it again, alone")
+            notes.append(note)
+        names = {shard.path.name for shard in shards}
+        for stale in [ark for ark in self.out.glob(f"{self.stem}.*.ark") if ark.name not in names]:
+            stale.unlink()
+            stale.with_suffix(".json").unlink(missing_ok=True)
+        return notes
+
+
+def _read_note(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+_worker: Worker
+
+
+def _start_worker(load: Callable[[], Worker], threads: int) -> None:
+    global _worker
+    torch.set_num_threads(threads)
+    _worker = load()
+
+
+def _work(shard: Shard) -> int:
+    _worker(shard, lambda _: None)
+    return len(shard.items)

@@ -1,0 +1,294 @@
+"""ESPnet's own programs, run in forked copies of this process so that ESPnet is imported once.
+
+The parent imports ESPnet (about 12 s) and does nothing else with it; every program runs in a fork of its own, with its
+own log file, threads, logging set-up and exit status, as it would under asr.sh.
+"""
+
+import contextlib
+import importlib
+import importlib.metadata
+import io
+import logging
+import multiprocessing
+import os
+import re
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from tqdm import tqdm
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
+from espnet_gmot.orphan import end_with_parent
+from espnet_gmot.version import __version__
+
+_ERROR = "espnet_gmot: error: "
+_CONSOLE_SECONDS = 10.0  # at most one progress line of training in this time
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of an ESPnet program.
+
+    Attributes:
+        module: e.g. ``espnet2.bin.asr_train``; must define ``main(cmd)``.
+        argv: its options.
+        log: file that receives everything it prints.
+        gpu: the only GPU it may use, as an index into the visible ones; None leaves them all.
+        needed_gpus: number of GPUs that must be there.
+    """
+
+    module: str
+    argv: tuple[str, ...]
+    log: Path
+    gpu: int | None = None
+    needed_gpus: int = 0
+
+    def fingerprint(self) -> str:
+        """Hash of the command and of every existing file that it names."""
+        words = [field for word in self.argv for field in (word, *word.split(",")[:1], *word.split("=")[1:])]
+        files = sorted({word for word in words if os.path.isfile(word)})
+        return digest_of((self.module, *self.argv), files, contents=True)
+
+
+def versions() -> str:
+    """What runs ESPnet's programs here; results of other versions are made again, but no training is thrown away."""
+    try:
+        espnet = importlib.metadata.version("espnet")
+    except importlib.metadata.PackageNotFoundError:
+        espnet = "of a checkout"
+    return f"espnet_gmot {__version__}, espnet {espnet}"
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def sensible_parts(wanted: int) -> int:
+    """Number of parts for ESPnet programs: as asked, but no more than four a core (each part loads a model)."""
+    return max(1, min(wanted, 4 * cores()))
+
+
+def preload(*modules: str) -> None:
+    """Import ESPnet programs with the plugin registered, once for all the forks to come."""
+    wanted = [module for module in modules if module not in sys.modules]
+    if not wanted:
+        return
+    from espnet_gmot.hosts.register import register
+
+    start = time.perf_counter()
+    print("importing ESPnet …", end=" ", flush=True)
+    register()
+    # ESPnet's optional parts complain while they load: about a missing flash_attn, old APIs, nltk data they can't fetch
+    quiet = io.StringIO()
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet), warnings.catch_warnings(action="ignore"):
+        for module in wanted:
+            importlib.import_module(module)
+    print(f"{time.perf_counter() - start:.0f} s", flush=True)
+
+
+def run_parts(
+    jobs: Sequence[Job],
+    folders: Sequence[Path],
+    *,
+    processes: int,
+    unit: str,
+    marker: str | None = None,
+    sizes: Sequence[int] = (),
+) -> bool:
+    """Run the jobs whose output folder isn't marked as complete by these versions; mark each folder as its job ends.
+
+    Args:
+        jobs: what to run.
+        folders: output folder of each job.
+        processes: how many at a time.
+        unit: name of a unit of progress.
+        marker: text that each unit of progress leaves once in a job's log; None counts finished jobs.
+        sizes: number of units of each job; needed with ``marker``.
+
+    Returns:
+        False if everything was there already.
+
+    Raises:
+        UserError: a job failed; names its log and the error.
+    """
+    marks = {job: job.fingerprint() for job in jobs}
+    places = dict(zip(jobs, folders, strict=True))
+    there = {job: made_by(places[job]) for job in jobs if is_complete(places[job], marks[job])}
+    now = versions()
+    todo = [job for job in jobs if there.get(job) != now]
+    if stale := sorted({old for old in there.values() if old != now}):
+        print(f"parts by {', '.join(stale)} are there, but {now} is installed: made again", flush=True)
+    if len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} parts are there already", flush=True)
+    if todo:
+        total = sum(size for job, size in zip(jobs, sizes, strict=True) if job in todo) if marker else len(todo)
+        preload(*{job.module for job in todo})
+        _run_all(todo, lambda job: set_complete(places[job], marks[job], now), processes, unit, marker, total)
+    return bool(todo)
+
+
+def _run_all(
+    jobs: Sequence[Job],
+    finished: Callable[[Job], None],
+    processes: int,
+    unit: str,
+    marker: str | None,
+    total: int,
+) -> None:
+    """Run jobs in forks, at most ``processes`` at a time, with a progress bar; the first failure stops the rest."""
+    waiting, running = list(jobs), {}
+    seen = {job: _Counter(job.log, marker) for job in jobs}
+    with tqdm(total=total, unit=unit, mininterval=1.0) as bar:
+        try:
+            while waiting or running:
+                while waiting and len(running) < max(1, processes):
+                    job = waiting.pop(0)
+                    job.log.parent.mkdir(parents=True, exist_ok=True)
+                    with job.log.open("wb") as log:
+                        running[job] = _fork(job, log.fileno(), threads=1)
+                time.sleep(0.05)
+                for job, process in list(running.items()):
+                    if marker:
+                        bar.update(seen[job].news())
+                    if process.exitcode is None:
+                        continue
+                    del running[job]
+                    if process.exitcode:
+                        raise _failure(job, process.exitcode)
+                    finished(job)
+                    bar.update(seen[job].news() if marker else 1)
+        finally:
+            for process in running.values():
+                process.terminate()
+                process.join()
+
+
+def run_one(job: Job, *, echo: Callable[[str], str | None]) -> None:
+    """Run one job in a fork; write all it prints to its log, and what ``echo`` makes of each line to the console.
+
+    Raises:
+        UserError: it failed; names its log and the error.
+    """
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    rotate(job.log)
+    reading, writing = os.pipe()
+    process = _fork(job, writing, threads=int(os.environ.get("OMP_NUM_THREADS") or cores()))
+    os.close(writing)
+    try:
+        with (
+            os.fdopen(reading, encoding="utf-8", errors="replace") as lines,
+            job.log.open("w", encoding="utf-8") as log,
+        ):
+            log.write(f"# python3 -m espnet_gmot -m {job.module} {shlex.join(job.argv)}\n")
+            for line in lines:
+                log.write(line)
+                log.flush()
+                shown = echo(line.rstrip("\n"))
+                if shown:
+                    print(shown, flush=True)
+        process.join()
+    except BaseException:
+        process.terminate()
+        process.join()
+        raise
+    if process.exitcode:
+        raise _failure(job, process.exitcode)
+
+
+def rotate(path: Path) -> None:
+    """Keep earlier logs: train.log becomes train.1.log, that one train.2.log, as ESPnet's launcher does."""
+    number = 1
+    while path.with_name(f"{path.stem}.{number}{path.suffix}").exists():
+        number += 1
+    while number > 0 and path.exists():
+        older = path.with_name(f"{path.stem}.{number - 1}{path.suffix}") if number > 1 else path
+        os.replace(older, path.with_name(f"{path.stem}.{number}{path.suffix}"))
+        number -= 1
+
+
+class TrainingEcho:
+    """Chooses the lines of ESPnet's training log that a reader at the console wants."""
+
+    _PREFIX = re.compile(r"^\[[^\]]*\] (\S+ \S+) \((\w+):\d+\) (\w+): ")
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, line: str) -> str | None:
+        """The line without its prefix, or None to keep it off the console."""
+        found = self._PREFIX.match(line)
+        if not found:
+            return None
+        text = line[found.end() :]
+        if found[3] in ("ERROR", "CRITICAL") or "epoch results:" in text or "Estimated time" in text:
+            return text
+        if re.match(r"\d+epoch:train:", text) and time.monotonic() - self._last > _CONSOLE_SECONDS:
+            self._last = time.monotonic()
+            return text
+        return None
+
+
+class _Counter:
+    """Counts a marker in a growing log."""
+
+    def __init__(self, path: Path, marker: str | None) -> None:
+        self._path, self._marker, self._place = path, (marker or "").encode(), 0
+
+    def news(self) -> int:
+        with self._path.open("rb") as log:
+            log.seek(self._place)
+            text = log.read()
+        text = text[: text.rfind(b"\n") + 1]
+        self._place += len(text)
+        return text.count(self._marker)
+
+
+def _fork(job: Job, descriptor: int, threads: int) -> BaseProcess:
+    preload(job.module)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    process = multiprocessing.get_context("fork").Process(target=_child, args=(job, descriptor, threads))
+    process.start()
+    return process
+
+
+def _child(job: Job, descriptor: int, threads: int) -> None:
+    end_with_parent()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
+    sys.argv = [job.module, *job.argv]
+    logging.getLogger().handlers.clear()
+    if job.gpu is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[job.gpu] if visible else str(job.gpu)
+    import torch
+
+    torch.set_num_threads(threads)
+    try:
+        # asked here and not in the parent: a process that has touched CUDA can't hand it to its forks
+        if job.needed_gpus > (seen := torch.cuda.device_count()):
+            raise UserError(f"--ngpu {job.needed_gpus}: torch sees {seen} GPUs; give --ngpu 0 to train on the CPU")
+        sys.modules[job.module].main(list(job.argv))
+    except UserError as error:
+        print(f"{_ERROR}{error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _failure(job: Job, status: int) -> UserError:
+    lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in reversed(lines):
+        if line.startswith(_ERROR):
+            return UserError(line.removeprefix(_ERROR))
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+    how = f"was killed by signal {-status}" if status < 0 else "failed"
+    return UserError(f"{job.module.rsplit('.', 1)[1]} {how}: {last} (all of it: {job.log})")

@@ -1,0 +1,181 @@
+"""`python3 -m espnet_gmot dump-frontend`: features of a frozen speech encoder, once, into Kaldi archives.
+
+The output folder serves as a data directory's feats.scp (`feats_type extracted`): training then never runs the encoder.
+"""
+
+import argparse
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.files import replacing, write_json
+from espnet_gmot.hub import check_device
+from espnet_gmot.kaldi.shards import Dump, Shard, Worker
+from espnet_gmot.kaldi.wav import read_audio, read_wav_scp
+from espnet_gmot.speech.encoders import FrozenLayer
+from espnet_gmot.version import __version__
+
+_LOG = logging.getLogger(__name__)
+_MOST_SHARDS, _SMALLEST_SHARD = 128, 16  # see `espnet_gmot.kaldi.shards.Dump`
+
+
+@dataclass(frozen=True)
+class DumpOptions:
+    """What dump-frontend computes and how.
+
+    Attributes:
+        model: folder or hub name of the speech encoder.
+        layer: states to take, as `SpeechEncoder.index` counts them.
+        nj: processes.
+        batch_size: utterances per forward pass.
+        device: torch device of the encoder.
+    """
+
+    model: str
+    layer: int = -1
+    nj: int = 1
+    batch_size: int = 4
+    device: str = "cpu"
+
+    def check(self) -> None:
+        """Raise a ``UserError`` for a value out of range."""
+        for name in ("nj", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        check_device(self.device)
+
+    def frontend(self) -> FrozenLayer:
+        """The frozen layer that these options describe; it takes speech at its model's own rate."""
+        return FrozenLayer(self.model, self.layer, self.device)
+
+    def worker(self) -> Worker:
+        """Computes shards with a frontend of its own."""
+        return partial(dump_shard, self.frontend(), self.batch_size)
+
+
+def dump_shard(frontend: FrozenLayer, batch_size: int, shard: Shard, advance: Callable[[int], Any]) -> None:
+    """Compute and write one shard of utterances; ``advance`` is told how many each batch had."""
+    known: dict[str, Any] = {"frames": []}
+
+    def matrices() -> Iterator[tuple[str, np.ndarray]]:
+        """Keys and features, batch by batch."""
+        for start in range(0, len(shard.items), batch_size):
+            batch = shard.items[start : start + batch_size]
+            audio = [torch.from_numpy(read_audio(utterance, frontend.encoder.sampling_rate)) for utterance in batch]
+            sizes = torch.tensor([len(samples) for samples in audio])
+            speech = torch.nn.utils.rnn.pad_sequence(audio, batch_first=True)
+            feats, lengths = frontend(speech, sizes)
+            for utterance, matrix, length in zip(batch, feats.float().cpu().numpy(), lengths.tolist(), strict=True):
+                if not np.isfinite(matrix[:length]).all():
+                    raise UserError(f"{utterance.source} ({utterance.key}): features are not finite; check the audio")
+                known["frames"].append(length)
+                yield utterance.key, matrix[:length]
+            advance(len(batch))
+
+    shard.write(matrices(), known)
+
+
+def dump(options: DumpOptions, wav_scp: Path, out: Path, *, overwrite: bool = False) -> Path:
+    """Write the features of every utterance in ``wav_scp``; finished parts of an earlier run are kept.
+
+    Args:
+        options: encoder and resources.
+        wav_scp: Kaldi wav.scp.
+        out: folder for feats.scp and utt2num_frames (in wav.scp's order), feats.N.ark with its note feats.N.json, and
+            frontend.json, which says what they are.
+        overwrite: replace features of another model or layer instead of refusing.
+
+    Returns:
+        feats.scp. It appears last: its presence says that all is there.
+
+    Raises:
+        UserError: bad options, audio, model or folder; each message says what to do.
+    """
+    options.check()
+    utterances = read_wav_scp(wav_scp)
+    frontend = options.frontend()
+    features = {"weights": frontend.encoder.fingerprint, "layer": frontend.layer}
+    folder = Dump("dump-frontend", out, "feats", _MOST_SHARDS, _SMALLEST_SHARD)
+    folder.clear_others(features, overwrite, more=("feats.scp", "frontend.json"))
+    ordered = sorted(utterances, key=lambda utterance: utterance.samples)
+    # as far as wav.scp and the audio files' headers tell
+    content = [(utterance.key, utterance.source, utterance.samples) for utterance in ordered]
+    shards = folder.plan(ordered, content, features, frontend.encoder.width)
+    todo = [shard for shard in shards if shard.finished() is None]
+    done = len(utterances) - sum(len(shard.items) for shard in todo)
+    _LOG.info("%d utterances, %d already there: %s", len(utterances), done, out)
+    if todo:
+        (out / "feats.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced
+        folder.run(todo, partial(dump_shard, frontend, options.batch_size), options.worker, options.nj, done)
+    return _finish(
+        options, wav_scp, [utterance.key for utterance in utterances], folder, shards, frontend.encoder.sampling_rate
+    )
+
+
+def _finish(options: DumpOptions, wav_scp: Path, keys: list[str], folder: Dump, shards: list[Shard], rate: int) -> Path:
+    """Write frontend.json, utt2num_frames and, last, feats.scp."""
+    import transformers
+
+    places: dict[str, str] = {}
+    frames: dict[str, int] = {}
+    for shard, note in zip(shards, folder.collect(shards), strict=True):
+        here = [utterance.key for utterance in shard.items]
+        places.update(zip(here, (f"{shard.path}:{offset}" for offset in note["offsets"]), strict=True))
+        frames.update(zip(here, note["frames"], strict=True))
+    info = {
+        "format": 1,
+        "model": options.model,
+        **shards[0].features,
+        "width": shards[0].width,
+        "sampling_rate": rate,
+        "utterances": len(keys),
+        "frames": sum(frames.values()),
+        "wav_scp": str(wav_scp),
+        "versions": {"espnet_gmot": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    write_json(folder.out / "frontend.json", info)
+    with replacing(folder.out / "utt2num_frames") as handle:
+        handle.writelines(f"{key} {frames[key]}\n" for key in keys)
+    with replacing(folder.out / "feats.scp") as handle:
+        handle.writelines(f"{key} {places[key]}\n" for key in keys)
+    return folder.out / "feats.scp"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of dump-frontend."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m espnet_gmot dump-frontend",
+        description="Precompute the features of a frozen Hugging Face speech encoder into Kaldi archives, to train "
+        "from with feats_type extracted. A rerun keeps finished parts, checks them and mends truncated ones.",
+    )
+    default = DumpOptions(model="")
+    parser.add_argument("--model", required=True, help="folder, or name on the Hugging Face hub (openai/whisper-base)")
+    parser.add_argument("--wav_scp", required=True, type=Path, help="Kaldi wav.scp: `utterance path` lines")
+    parser.add_argument("--out", required=True, type=Path, help="folder for feats.scp, feats.*.ark, utt2num_frames")
+    parser.add_argument("--layer", type=int, default=default.layer, help="0 input, 1 … N, or -1 (last) … -N-1")
+    parser.add_argument("--nj", type=int, default=default.nj, help="processes")
+    parser.add_argument("--batch_size", type=int, default=default.batch_size, help="utterances per forward pass")
+    parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1 …")
+    parser.add_argument("--overwrite", action="store_true", help="replace features of another model or layer in --out")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `python3 -m espnet_gmot dump-frontend`."""
+    args = get_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    options = DumpOptions(**{name: getattr(args, name) for name in DumpOptions.__dataclass_fields__})
+    scp = dump(options, args.wav_scp, args.out, overwrite=args.overwrite)
+    _LOG.info("finished: %s", scp)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

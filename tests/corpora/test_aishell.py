@@ -1,0 +1,228 @@
+"""prepare-data: from an archive or a tree to data/{train,dev,test}, and what it says about bad ones."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from espnet_gmot.corpora import unpack as archive_module
+from espnet_gmot.corpora.aishell import main, thin
+from espnet_gmot.corpora.unpack import unpack
+from espnet_gmot.errors import UserError
+from espnet_gmot.kaldi.tables import read_table
+from espnet_gmot.marks import digest_of
+from tests.recipe.corpus import TRANSCRIPT, tgz, utterances, wav_bytes, write_corpus
+
+COUNTS = {"train": 3, "dev": 1, "test": 2}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, without the environment's corpus."""
+    for name in ("AISHELL", "AISHELL_URL", "GMOT_MAX_UTTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tree(place: Path) -> Path:
+    """The unpacked corpus."""
+    return unpack(write_corpus(place, COUNTS), place)
+
+
+def test_archive_to_data(place: Path) -> None:
+    main(["--data", str(write_corpus(place, COUNTS))])
+    made = utterances(COUNTS)
+    for split in COUNTS:
+        mine = {key: value for key, value in made.items() if value[0] == split}
+        assert read_table(f"data/{split}/text") == {key: text for key, (_, _, text) in mine.items()}
+        assert read_table(f"data/{split}/utt2spk") == {key: speaker for key, (_, speaker, _) in mine.items()}
+        for key, path in read_table(f"data/{split}/wav.scp").items():
+            assert Path(path).read_bytes() == wav_bytes(mine[key][2])
+        lines = Path(f"data/{split}/wav.scp").read_bytes().splitlines()
+        assert lines == sorted(lines)
+    assert read_table("data/test/spk2utt") == {
+        speaker: " ".join(sorted(key for key, value in made.items() if value[1] == speaker))
+        for speaker in ("S21", "S22")
+    }
+
+
+def test_rerun_unpacks_and_writes_nothing(place: Path) -> None:
+    path = write_corpus(place, COUNTS)
+    main(["--data", str(path)])
+    before = {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.is_file()}
+    main(["--data", str(path)])
+    assert before == {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.is_file()}
+
+
+def test_interrupted_unpacking_continues(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen = write_corpus(place, COUNTS), []
+    whole = archive_module._unpack_inner
+
+    def stop_at_fourth(*args: object) -> None:
+        if len(seen) == 3:
+            raise OSError(28, "No space left on device")
+        seen.append(args[2])
+        whole(*args)
+
+    monkeypatch.setattr(archive_module, "_unpack_inner", stop_at_fourth)
+    with pytest.raises(UserError, match=r"no space left on the disk.*run the same command to continue"):
+        unpack(path, place)
+    monkeypatch.setattr(archive_module, "_unpack_inner", lambda *args: (seen.append(args[2]), whole(*args)))
+    unpack(path, place)
+    assert len(seen) == len(set(seen)) == 6  # every speaker once
+    assert len(list(place.rglob("*.wav"))) == 12
+
+
+@pytest.mark.parametrize("name", ["/tmp/evil.wav", "data_aishell/../../evil.wav"])
+def test_outer_path_traversal(place: Path, name: str) -> None:
+    path = place / "data_aishell.tgz"
+    path.write_bytes(tgz({name: b"x"}))
+    with pytest.raises(UserError, match=re.escape(repr(name))):
+        unpack(path, place / "in")
+    assert [file for file in place.rglob("*") if file.is_file()] == [path]
+
+
+def test_inner_path_traversal_and_links(place: Path) -> None:
+    import io
+    import tarfile
+
+    evil = tgz({"train/S01/../../../../evil.wav": b"x"})
+    (place / "a.tgz").write_bytes(tgz({"data_aishell/wav/S01.tar.gz": evil}))
+    with pytest.raises(UserError, match=r"a\.tgz:S01\.tar\.gz.*outside its folder"):
+        unpack(place / "a.tgz", place / "deep" / "in")
+    assert not list(place.rglob("evil.wav"))
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as output:
+        link = tarfile.TarInfo("data_aishell/wav")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        output.addfile(link)
+    (place / "b.tgz").write_bytes(stream.getvalue())
+    with pytest.raises(UserError, match="is a link or a device"):
+        unpack(place / "b.tgz", place / "in2")
+
+
+@pytest.mark.parametrize("damage", ["truncate", "text"])
+def test_unreadable_archive(place: Path, damage: str) -> None:
+    path = write_corpus(place, COUNTS)
+    path.write_bytes(path.read_bytes()[:-2000] if damage == "truncate" else b"<html>not found</html>")
+    with pytest.raises(UserError, match=r"data_aishell\.tgz: not a readable tgz"):
+        unpack(path, place)
+
+
+def test_other_archive_in_the_same_place(place: Path) -> None:
+    path = write_corpus(place, COUNTS)
+    unpack(path, place)
+    write_corpus(place, {"train": 1, "dev": 1, "test": 1})
+    with pytest.raises(UserError, match="--unpack_to"):
+        unpack(path, place)
+
+
+def test_another_archive_after_an_interruption_starts_anew(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_corpus(place, COUNTS)
+    monkeypatch.setattr(archive_module, "set_complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        unpack(path, place)
+    monkeypatch.undo()
+    assert len(list(place.rglob("*.wav"))) == 12
+    write_corpus(place, {"train": 1, "dev": 1, "test": 1})
+    unpack(path, place)
+    assert len(list(place.rglob("*.wav"))) == 6  # nothing of the first one is left
+
+
+def test_no_space_is_found_out_before_unpacking(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_corpus(place, COUNTS)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
+    with pytest.raises(UserError, match=r"needs .* GB more"):
+        unpack(path, place)
+    assert not (place / "data_aishell").exists()
+
+
+def test_missing_recordings_and_transcripts(tree: Path) -> None:
+    for path in sorted(tree.rglob("BAC009S01W*.wav"))[:2]:
+        path.unlink()
+    with pytest.raises(UserError, match=r"recordings of 2 transcripts \(BAC009S01W0000, BAC009S01W0001\) are missing"):
+        main(["--data", str(tree)])
+    main(["--data", str(tree), "--missing", "drop"])
+    assert len(read_table("data/train/text")) == 4
+    lines = (tree / "transcript" / Path(TRANSCRIPT).name).read_text().splitlines(keepends=True)
+    (tree / "transcript" / Path(TRANSCRIPT).name).write_text("".join(line for line in lines if "S22W" not in line))
+    with pytest.raises(UserError, match=r"recordings of 2 transcripts"):
+        main(["--data", str(tree)])
+    shutil.rmtree(tree / "wav/train/S01")
+    (tree / "transcript" / Path(TRANSCRIPT).name).write_text(
+        "".join(x for x in lines if "S22W" not in x and "S01" not in x)
+    )
+    with pytest.raises(UserError, match=r"transcripts of 2 recordings \(BAC009S22W0000, BAC009S22W0001\) are missing"):
+        main(["--data", str(tree)])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("BAC009S01W0000", r"1 transcript \(BAC009S01W0000\) is empty"),
+        ("BAC009S01W0001 一 二\nBAC009S01W0000 一", r"1 transcript \(BAC009S01W0001\) is given twice"),
+    ],
+)
+def test_empty_and_duplicate_transcripts(tree: Path, line: str, message: str) -> None:
+    path = tree / "transcript" / Path(TRANSCRIPT).name
+    path.write_text(re.sub(r"BAC009S01W0000 .*", line, path.read_text()))
+    with pytest.raises(UserError, match=message):
+        main(["--data", str(tree)])
+
+
+def test_truncated_wav(tree: Path) -> None:
+    first, second = sorted(tree.rglob("BAC009S01W*.wav"))[:2]
+    first.write_bytes(first.read_bytes()[:-100])
+    second.write_bytes(b"RIFF")
+    with pytest.raises(UserError, match=r"BAC009S01W0000\.wav: truncated, \d+ of \d+ bytes.*2 broken recordings"):
+        main(["--data", str(tree)])
+
+
+def test_max_utts_spreads_over_speakers(tree: Path) -> None:
+    main(["--data", str(tree.parent), "--max_utts", "2"])
+    assert set(read_table("data/train/utt2spk").values()) == {"S01", "S02"}
+    assert [len(read_table(f"data/{split}/text")) for split in COUNTS] == [2, 2, 2]
+    paths = {f"u{index}": Path() for index in range(10)}
+    assert list(thin(paths, 3)) == ["u0", "u3", "u6"]
+
+
+def test_nothing_there(place: Path) -> None:
+    with pytest.raises(UserError, match="--data nowhere: no such file or folder"):
+        main(["--data", "nowhere"])
+    with pytest.raises(UserError, match=r"holds neither data_aishell/wav nor data_aishell\.tgz"):
+        main(["--data", str(place)])
+
+
+def test_frontend_features_of_every_set(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dump_frontend = pytest.importorskip("espnet_gmot.speech.dump")
+    calls = []
+
+    def dump(argv: list[str]) -> None:
+        calls.append(argv)
+        out = Path(argv[argv.index("--out") + 1])
+        out.mkdir(parents=True)
+        (out / "feats.scp").write_text(f"{out} x.ark:1\n")
+
+    monkeypatch.setattr(dump_frontend, "main", dump)
+    options = ["--frontend_model", "m", "--frontend_layer", "4", "--frontend_opts", "--device cpu"]
+    main(["--data", str(tree), *options])
+    assert calls[2] == [
+        "--model", "m", "--wav_scp", "data/test/wav.scp", "--out", "data/test/frontend",
+        "--layer", "4", "--device", "cpu",
+    ]  # fmt: skip
+    assert Path("data/dev/feats.scp").read_text() == "data/dev/frontend x.ark:1\n"
+
+
+def test_fingerprint_knows_content_from_time(place: Path) -> None:
+    path = place / "x"
+    path.write_text("a")
+    by_content, by_time = (digest_of(["c"], [path], contents=contents) for contents in (True, False))
+    os.utime(path, (1, 1))
+    assert digest_of(["c"], [path], contents=True) == by_content
+    assert digest_of(["c"], [path]) != by_time
+    path.write_text("b")
+    assert digest_of(["c"], [path], contents=True) != by_content

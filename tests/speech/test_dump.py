@@ -1,0 +1,196 @@
+"""dump-frontend: order, content, resuming after damage, and the errors users meet."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from espnet_gmot.errors import UserError
+
+pytest.importorskip("espnet2")
+from espnet_gmot.hosts.frontend import HFSpeechFrontend
+from espnet_gmot.kaldi.wav import read_audio, read_wav_scp
+from espnet_gmot.speech import dump as dump_frontend
+from tests.hosts.test_frontend import tiny
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """wav.scp of 40 utterances, neither sorted by name nor by length."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "wavs").mkdir()
+    lines = []
+    for i in rng.permutation(40):
+        path = tmp_path / "wavs" / f"u{i:02d}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(int(rng.integers(800, 4000))), 16000)
+        lines.append(f"u{i:02d} {path}\n")
+    (tmp_path / "wav.scp").write_text("".join(lines))
+    return tmp_path / "wav.scp"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """A tiny Whisper."""
+    return tiny("whisper", tmp_path / "model")
+
+
+def run(model: str, corpus: Path, *extra: str) -> Path:
+    out = corpus.parent / "out"
+    assert dump_frontend.main(["--model", model, "--wav_scp", str(corpus), "--out", str(out), *extra]) == 0
+    return out
+
+
+def test_features_are_the_frontends_in_wav_scp_order(model: str, corpus: Path) -> None:
+    out = run(model, corpus, "--layer", "1", "--batch_size", "3")
+    keys = [line.split()[0] for line in corpus.read_text().splitlines()]
+    assert [line.split()[0] for line in (out / "feats.scp").read_text().splitlines()] == keys
+    frames = dict(line.split() for line in (out / "utt2num_frames").read_text().splitlines())
+    assert list(frames) == keys
+    feats = kaldiio.load_scp(str(out / "feats.scp"))
+    frontend = HFSpeechFrontend(model, layer=1)
+    for key in keys[:5]:
+        audio = torch.from_numpy(soundfile.read(corpus.parent / "wavs" / f"{key}.wav", dtype="float32")[0])
+        expected, count = frontend(audio[None], torch.tensor([len(audio)]))
+        assert feats[key].dtype == np.float32
+        assert int(frames[key]) == count.item()
+        np.testing.assert_allclose(feats[key], expected[0].numpy(), atol=1e-4)
+    info = json.loads((out / "frontend.json").read_text())
+    assert (info["utterances"], info["width"], info["layer"]) == (40, 16, 1)
+    assert info["frames"] == sum(map(int, frames.values()))
+    assert info["weights"] == frontend.encoder.fingerprint
+
+
+def test_rerun_mends_what_is_broken_and_keeps_the_rest(
+    model: str, corpus: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = run(model, corpus)
+    whole = {path.name: path.read_bytes() for path in out.glob("feats.*")}
+    (out / "feats.1.ark").write_bytes(whole["feats.1.ark"][:-1])  # truncated
+    (out / "feats.2.json").write_text("{")  # killed while writing, by something that does not write atomically
+    computed = []
+    dump_shard = dump_frontend.dump_shard
+    monkeypatch.setattr(
+        dump_frontend,
+        "dump_shard",
+        lambda f, size, shard, *rest: (computed.append(shard.path.name), dump_shard(f, size, shard, *rest)),
+    )
+    with caplog.at_level(logging.WARNING):
+        run(model, corpus)
+    assert sorted(computed) == ["feats.1.ark", "feats.2.ark"]
+    assert "feats.1.ark: truncated" in caplog.text
+    assert {path.name: path.read_bytes() for path in out.glob("feats.*")} == whole
+    run(model, corpus)
+    assert len(computed) == 2, "nothing is left to do"
+
+
+def test_a_failure_keeps_finished_parts_and_leaves_no_index(model: str, corpus: Path) -> None:
+    shortest = min((corpus.parent / "wavs").iterdir(), key=lambda path: path.stat().st_size)  # its part comes last
+    good = shortest.read_bytes()
+    soundfile.write(shortest, np.zeros(500), 8000)
+    with pytest.raises(UserError, match=f"{shortest.name}.*8000 Hz, but the model takes 16000 Hz"):
+        run(model, corpus)
+    out = corpus.parent / "out"
+    assert sorted(path.name for path in out.glob("*.ark")) == ["feats.1.ark", "feats.2.ark"]
+    assert not (out / "feats.scp").exists()
+    assert not list(out.glob(".*"))
+    shortest.write_bytes(good)
+    run(model, corpus)
+    assert len(kaldiio.load_scp(str(out / "feats.scp"))) == 40
+
+
+def test_other_features_are_not_mixed_in(model: str, corpus: Path) -> None:
+    out = run(model, corpus)
+    with pytest.raises(UserError, match=r"already holds features with another layer .*; choose another --out"):
+        run(model, corpus, "--layer", "0")
+    before = (out / "feats.0.ark").read_bytes()
+    run(model, corpus, "--layer", "0", "--overwrite")
+    assert (out / "feats.0.ark").read_bytes() != before
+
+
+def test_processes_give_the_same_features(model: str, corpus: Path) -> None:
+    alone = dict(kaldiio.load_scp_sequential(str(run(model, corpus) / "feats.scp")))
+    shutil.rmtree(corpus.parent / "out")
+    together = kaldiio.load_scp(str(run(model, corpus, "--nj", "2") / "feats.scp"))
+    assert len(alone) == len(together) == 40
+    for key, matrix in alone.items():
+        np.testing.assert_allclose(together[key], matrix, atol=1e-5)
+
+
+def test_archives_and_commands_are_read_like_files(corpus: Path) -> None:
+    utterance = read_wav_scp(corpus)[0]
+    samples, _ = soundfile.read(utterance.source, dtype="int16")
+    folder = corpus.parent
+    kaldiio.save_ark(str(folder / "wav.ark"), {"a": (16000, samples)}, scp=str(folder / "a.scp"))
+    flac = {"b": (samples, 16000)}
+    kaldiio.save_ark(  # as ESPnet's flac.ark
+        str(folder / "flac.ark"),
+        flac,
+        scp=str(folder / "b.scp"),
+        write_function="soundfile",
+        write_kwargs={"format": "flac", "subtype": "PCM_16"},
+    )
+    (folder / "c.scp").write_text(f"c cat {utterance.source} |\n")
+    expected = read_audio(utterance, 16000)
+    assert expected.dtype == np.float32
+    for name in "abc":
+        (other,) = read_wav_scp(folder / f"{name}.scp")
+        np.testing.assert_array_equal(read_audio(other, 16000), expected)
+
+
+def damage(corpus: Path, kind: str) -> str:
+    """Break the first utterance or the table; return what the error must say."""
+    lines = corpus.read_text().splitlines(keepends=True)
+    path = Path(lines[0].split()[1])
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+        return f"{path.name}: truncated, .* bytes; restore the file"
+    if kind == "text":
+        path.write_text("no audio at all")
+        return f"{path.name}: no readable audio"
+    if kind == "missing":
+        path.unlink()
+        return f"1 of 40 audio files are missing, the first is {path}"
+    if kind == "duplicate":
+        corpus.write_text("".join(lines + lines[:1]))
+        return f"wav.scp:41: utterance {path.stem} occurs twice"
+    if kind == "no path":
+        corpus.write_text("u1\n")
+        return "wav.scp:1: 'u1' is not an `utterance path` line"
+    if kind == "empty":
+        corpus.write_text("")
+        return "no utterances"
+    if kind == "segments":
+        (corpus.parent / "segments").write_text("u1 u1 0 1\n")
+        return "utterances must be cut first"
+    if kind == "stereo":
+        soundfile.write(path, np.zeros((4000, 2)), 16000)
+        return f"{path.name} .*: 2 channels; mix it down to one"
+    if kind == "no samples":
+        soundfile.write(path, np.zeros(0), 16000)
+        return f"{path.name} .*: no samples"
+    soundfile.write(path, np.full(4000, np.nan), 16000, subtype="FLOAT")
+    return f"{path.name} .*: features are not finite"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["truncated", "text", "missing", "duplicate", "no path", "empty", "segments", "stereo", "no samples", "nan"],
+)
+def test_bad_input_is_named(kind: str, model: str, corpus: Path) -> None:
+    message = damage(corpus, kind)
+    with pytest.raises(UserError, match=message):
+        run(model, corpus)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--nj", "0"), ("--batch_size", "0"), ("--device", "quantum"), ("--layer", "9")]
+)
+def test_bad_options_are_named(option: str, value: str, model: str, corpus: Path) -> None:
+    with pytest.raises(UserError, match=option.replace("--layer", "layer") + r".*" + value):
+        run(model, corpus, option, value)
