@@ -54,12 +54,12 @@ def test_twins_differ_in_the_transfer_alone(gmot: str, stock: str) -> None:
 @pytest.mark.parametrize("name", TRAIN)
 def test_every_configuration_trains_a_step(task: ModuleType, name: str, tmp_path: Path) -> None:
     config = load(name) | {"token_list": ["<blank>", "<unk>", *"今天气很好", "<sos/eos>"], "output_dir": str(tmp_path)}
-    # mini_* train on dumped features of whisper-base, 512 wide; the others on waveforms
-    extracted = name.startswith("mini")
+    # mini_* and cv_* train on dumped features of whisper-base, 512 wide; the others on waveforms
+    extracted = name.startswith(("mini", "cv"))
     config |= {"normalize": None} | ({"input_size": 512} if extracted else {})
     batch = {}
     if config.get("model") == "gmot":
-        width = config["model_conf"]["gmot_conf"].setdefault("teacher_width", 24)  # run.sh adds it to train_*
+        width = config["model_conf"]["gmot_conf"].setdefault("teacher_width", 24)  # run.sh adds it to the others
         batch = {"teacher": torch.randn(2, 3, width), "teacher_lengths": torch.tensor([3, 2])}
     path = tmp_path / name
     path.write_text(yaml.safe_dump(config, allow_unicode=True))

@@ -33,6 +33,7 @@ class DumpOptions:
     Attributes:
         model: folder or hub name of the speech encoder.
         layer: states to take, as `SpeechEncoder.index` counts them.
+        pool: neighbouring frames that are averaged into one.
         nj: processes.
         batch_size: utterances per forward pass.
         device: torch device of the encoder.
@@ -40,20 +41,21 @@ class DumpOptions:
 
     model: str
     layer: int = -1
+    pool: int = 1
     nj: int = 1
     batch_size: int = 4
     device: str = "cpu"
 
     def check(self) -> None:
         """Raise a ``UserError`` for a value out of range."""
-        for name in ("nj", "batch_size"):
+        for name in ("pool", "nj", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
         check_device(self.device)
 
     def frontend(self) -> FrozenLayer:
         """The frozen layer that these options describe; it takes speech at its model's own rate."""
-        return FrozenLayer(self.model, self.layer, self.device)
+        return FrozenLayer(self.model, self.layer, self.device, self.pool)
 
     def worker(self) -> Worker:
         """Computes shards with a frontend of its own."""
@@ -102,6 +104,8 @@ def dump(options: DumpOptions, wav_scp: Path, out: Path, *, overwrite: bool = Fa
     utterances = read_wav_scp(wav_scp)
     frontend = options.frontend()
     features = {"weights": frontend.encoder.fingerprint, "layer": frontend.layer}
+    if options.pool > 1:
+        features["pool"] = options.pool
     folder = Dump("dump-frontend", out, "feats", _MOST_SHARDS, _SMALLEST_SHARD)
     folder.clear_others(features, overwrite, more=("feats.scp", "frontend.json"))
     ordered = sorted(utterances, key=lambda utterance: utterance.samples)
@@ -160,6 +164,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--wav_scp", required=True, type=Path, help="Kaldi wav.scp: `utterance path` lines")
     parser.add_argument("--out", required=True, type=Path, help="folder for feats.scp, feats.*.ark, utt2num_frames")
     parser.add_argument("--layer", type=int, default=default.layer, help="0 input, 1 … N, or -1 (last) … -N-1")
+    parser.add_argument("--pool", type=int, default=default.pool, help="average so many neighbouring frames into one")
     parser.add_argument("--nj", type=int, default=default.nj, help="processes")
     parser.add_argument("--batch_size", type=int, default=default.batch_size, help="utterances per forward pass")
     parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1 …")

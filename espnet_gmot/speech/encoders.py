@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.graph import Graph
 from espnet_gmot.hub import quiet_transformers
 
 #: `model_type` of the waveform encoders that share wav2vec 2.0's layout (convolutions, projection, Transformer).
@@ -311,9 +312,11 @@ class FrozenLayer:
         model: folder or hub name of the speech encoder.
         layer: as :meth:`SpeechEncoder.index` counts.
         device: where it computes.
+        pool: neighbouring frames that are averaged into one; the last one averages what is left.
     """
 
-    def __init__(self, model: str, layer: int, device: str = "cpu") -> None:
+    def __init__(self, model: str, layer: int, device: str = "cpu", pool: int = 1) -> None:
+        self.pool = pool
         self.encoder = load_speech_encoder(model)
         self.layer = self.encoder.index(layer)
         self.encoder.cut(self.layer)
@@ -321,11 +324,14 @@ class FrozenLayer:
 
     @torch.inference_mode()
     def __call__(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N) samples and (B,) their numbers → (B, T, D) features, zero beyond each length, and (B,) lengths."""
+        """(B, N) samples and (B,) their numbers → (B, T, D) features, zero beyond each length, and (B,) lengths.
+
+        With ``pool``, T and the lengths are those of the averages.
+        """
         device = next(self.encoder.parameters()).device
         states, lengths = self.encoder(speech.to(device), lengths.to(device))
-        feats = states[self.layer]
-        return feats.masked_fill(beyond(lengths, feats.size(1))[:, :, None], 0.0), lengths
+        pooled = Graph(states[self.layer], lengths).stacked(self.pool)
+        return pooled.nodes.masked_fill(beyond(pooled.lengths, pooled.nodes.size(1))[:, :, None], 0.0), pooled.lengths
 
 
 def beyond(lengths: Tensor, size: int) -> Tensor:

@@ -66,6 +66,21 @@ def test_features_are_the_frontends_in_wav_scp_order(model: str, corpus: Path) -
     assert info["weights"] == frontend.encoder.fingerprint
 
 
+def test_pooled_features_are_the_means_of_neighbours(model: str, corpus: Path) -> None:
+    feats = dict(kaldiio.load_scp_sequential(str(run(model, corpus, "--batch_size", "3") / "feats.scp")))
+    with pytest.raises(UserError, match="already holds features with another pool"):
+        run(model, corpus, "--pool", "2")
+    shutil.rmtree(corpus.parent / "out")
+    out = run(model, corpus, "--batch_size", "3", "--pool", "2")
+    pooled = dict(kaldiio.load_scp_sequential(str(out / "feats.scp")))
+    frames = dict(line.split() for line in (out / "utt2num_frames").read_text().splitlines())
+    assert {len(matrix) % 2 for matrix in feats.values()} == {0, 1}
+    for key, matrix in feats.items():
+        means = [matrix[start : start + 2].mean(0) for start in range(0, len(matrix), 2)]
+        assert int(frames[key]) == len(means)
+        np.testing.assert_array_equal(pooled[key], means)  # exact: halves of a float32 sum
+
+
 def test_rerun_mends_what_is_broken_and_keeps_the_rest(
     model: str, corpus: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +204,8 @@ def test_bad_input_is_named(kind: str, model: str, corpus: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--nj", "0"), ("--batch_size", "0"), ("--device", "quantum"), ("--layer", "9")]
+    ("option", "value"),
+    [("--pool", "0"), ("--nj", "0"), ("--batch_size", "0"), ("--device", "quantum"), ("--layer", "9")],
 )
 def test_bad_options_are_named(option: str, value: str, model: str, corpus: Path) -> None:
     with pytest.raises(UserError, match=option.replace("--layer", "layer") + r".*" + value):
