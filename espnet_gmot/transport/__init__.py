@@ -11,14 +11,17 @@
 
 from espnet_gmot.transport.costs import cosine_cost, cosine_edges, temporal_edges
 from espnet_gmot.transport.edges import CosineEdges, DenseEdges, Edges, SumEdges, TemporalEdges
-from espnet_gmot.transport.gromov import FGWResult, fused_gromov_wasserstein
+from espnet_gmot.transport.gromov import fused_gromov_wasserstein
+from espnet_gmot.transport.options import Options
 from espnet_gmot.transport.priors import diagonal_prior, order_prior
+from espnet_gmot.transport.solution import FGWResult
 
 __all__ = [
     "CosineEdges",
     "DenseEdges",
     "Edges",
     "FGWResult",
+    "Options",
     "SumEdges",
     "TemporalEdges",
     "cosine_cost",

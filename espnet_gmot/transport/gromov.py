@@ -1,13 +1,12 @@
-"""Fused Gromov-Wasserstein over padded batches: the public function, its result and its gradient."""
+"""Fused Gromov-Wasserstein over padded batches: the public function and its gradient."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -16,43 +15,20 @@ from torch.autograd.function import once_differentiable
 from espnet_gmot.transport import proximal
 from espnet_gmot.transport.edges import Edges, as_edges
 from espnet_gmot.transport.implicit import differentiable
-from espnet_gmot.transport.problem import Options, Problem, make_problem
+from espnet_gmot.transport.options import OptionKeywords, Options
+from espnet_gmot.transport.problem import Problem, make_problem
+from espnet_gmot.transport.solution import FGWResult, Solution
 
-__all__ = ["FGWResult", "fused_gromov_wasserstein"]
+__all__ = ["fused_gromov_wasserstein"]
 
 _warned = False
-
-
-@dataclass(frozen=True)
-class FGWResult:
-    """A solved batch.
-
-    Attributes:
-        value: (B,) α·quadratic + (1 − α)·linear; without the prior and without penalties.
-        linear: (B,) ⟨cost, plan⟩, the Wasserstein part.
-        quadratic: (B,) Σ (A[i,k] − L[j,l])²·plan[i,j]·plan[k,l], the Gromov-Wasserstein part.
-        plan: (B, T, U) the coupling, exactly 0 on padding and where a weight is 0; detached unless asked otherwise.
-        marginal_error: (B,) L1 error of the balanced marginals before rounding to feasibility (after it from POT).
-        gap: (B,) duality gap of the problem linearised at the plan, ≥ 0 and 0 at a stationary plan; units of the cost.
-        iterations: (B,) outer steps taken.
-        converged: (B,) bool, the stopping test was met.
-    """
-
-    value: Tensor
-    linear: Tensor
-    quadratic: Tensor
-    plan: Tensor
-    marginal_error: Tensor
-    gap: Tensor
-    iterations: Tensor
-    converged: Tensor
 
 
 class _Envelope(torch.autograd.Function):
     """Values at a fixed plan. By the envelope theorem their gradient is the partial one, the plan held still."""
 
     @staticmethod
-    def forward(ctx, problem: Problem, solution: proximal.Solution, cost: Tensor, *leaves: Tensor):
+    def forward(ctx, problem: Problem, solution: Solution, cost: Tensor, *leaves: Tensor):
         """The values, (B,) each: value, linear, quadratic."""
         ctx.problem = problem
         ctx.save_for_backward(solution.plan)  # so that a plan changed in place meanwhile is an error
@@ -92,22 +68,12 @@ def fused_gromov_wasserstein(
     acoustic_lengths: Tensor,
     linguistic_lengths: Tensor,
     *,
-    alpha: float = 0.5,
-    epsilon: float = 0.05,
-    epsilon_relative: bool = True,
     acoustic_weights: Tensor | None = None,
     linguistic_weights: Tensor | None = None,
-    rho_acoustic: float = math.inf,
-    rho_linguistic: float = math.inf,
     prior: Tensor | None = None,
-    outer_iterations: int = 100,
-    inner_iterations: int = 100,
-    tolerance: float = 3e-3,
-    method: str = "proximal",
-    annealing: float = 1.0,
     initial_plan: Tensor | None = None,
-    plan_gradient: str = "detached",
-    backend: str = "auto",
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> FGWResult:
     """Fused Gromov-Wasserstein distance of pairs of padded sequences [1]_, square loss.
 
@@ -126,25 +92,12 @@ def fused_gromov_wasserstein(
         linguistic_edges: (B, U, U) symmetric L likewise.
         acoustic_lengths: (B,) valid frames; 0 gives value 0 and an empty plan.
         linguistic_lengths: (B,) valid tokens likewise.
-        alpha: share of the Gromov-Wasserstein part, in [0, 1].
-        epsilon: strength of the entropic (proximal) term: the step is the longer the smaller it is.
-        epsilon_relative: ε counts in the sample's mean effective cost; False: in units of the cost.
         acoustic_weights: (B, T) non-negative node weights, normalised here; uniform by default.
         linguistic_weights: (B, U) likewise.
-        rho_acoustic: KL strength on the frames' marginal in units of the cost, 0 to inf (exact).
-        rho_linguistic: likewise on the tokens' marginal.
         prior: (B, T, U) additive linear cost that steers the plan and is left out of the value.
-        outer_iterations: largest number of proximal steps.
-        inner_iterations: Sinkhorn iterations within each.
-        tolerance: a sample stops when its plan moved by no more (L1), misses its marginals by no more and, by the
-            proximal method, its gap is no more in units of its mean effective cost.
-        method: "proximal" (limit: the unregularised problem) or "mirror" (limit: the entropic problem at ε).
-        annealing: factor ≥ 1 on ε at the first step, gone geometrically by half of the steps.
         initial_plan: (B, T, U) plan to start from; the product of the weights by default.
-        plan_gradient: "detached", or "implicit": the plan carries a gradient to the cost and to both edges, by implicit
-            differentiation of the entropic problem at its solution; needs method="mirror" and a small tolerance.
-        backend: "torch" (any device), "numba" (CPU, one sample per thread), "pot" (POT's conditional gradient with an
-            exact linear solver, one sample at a time: a reference) or "auto": numba where it can, else torch.
+        options: α, ε and the rest of `Options`, which says what each is; its defaults where nothing is given.
+        **keywords: the same, one by one: ``alpha=0.3`` for ``options=Options(alpha=0.3)``.
 
     Returns:
         An `FGWResult`. value, linear and quadratic carry the gradient at the fixed plan to the cost and to both edges;
@@ -152,6 +105,7 @@ def fused_gromov_wasserstein(
 
     Raises:
         ValueError: an argument's shape or range is wrong; the message names it, what it is and what was expected.
+        TypeError: both options and keywords, or a keyword that is no field of `Options`.
 
     References:
         .. [1] Vayer et al., "Optimal transport for structured data with application on graphs", ICML 2019.
@@ -160,19 +114,9 @@ def fused_gromov_wasserstein(
         .. [4] Altschuler, Weed and Rigollet, "Near-linear time approximation algorithms for optimal transport via
            Sinkhorn iteration", NeurIPS 2017.
     """
-    options = Options(
-        alpha=float(alpha),
-        epsilon=float(epsilon),
-        epsilon_relative=epsilon_relative,
-        rho_acoustic=float(rho_acoustic),
-        rho_linguistic=float(rho_linguistic),
-        outer_iterations=int(outer_iterations),
-        inner_iterations=int(inner_iterations),
-        tolerance=float(tolerance),
-        method=method,
-        annealing=float(annealing),
-    )
-    _check_plan_gradient(plan_gradient, method, backend)
+    if options is not None and keywords:
+        raise TypeError(f"both options and {', '.join(keywords)}: give one Options, or keywords alone")
+    options = Options(**keywords) if options is None else options
     acoustic = as_edges(acoustic_edges, "acoustic_edges")
     linguistic = as_edges(linguistic_edges, "linguistic_edges")
     with torch.autocast(cost.device.type, enabled=False):
@@ -189,37 +133,18 @@ def fused_gromov_wasserstein(
                 initial_plan,
                 options,
             )
-            solution = _backend(backend, problem)(problem)
+            solution = _backend(options.backend, problem)(problem)
         leaves = acoustic.tensors + linguistic.tensors
         value, linear, quadratic = _Envelope.apply(problem, solution, cost, *leaves)
         plan = solution.plan
-        if plan_gradient == "implicit":
+        if options.plan_gradient == "implicit":
             plan = differentiable(problem, plan, cost, acoustic, linguistic)
     _warn(solution.converged)
-    return FGWResult(
-        value=value,
-        linear=linear,
-        quadratic=quadratic,
-        plan=plan,
-        marginal_error=solution.marginal_error,
-        gap=solution.gap,
-        iterations=solution.iterations,
-        converged=solution.converged,
-    )
+    solved = {**vars(solution), "linear": linear, "quadratic": quadratic, "plan": plan}
+    return FGWResult(value=value, **solved)
 
 
-def _check_plan_gradient(plan_gradient: str, method: str, backend: str) -> None:
-    """Only the entropic plan has a gradient."""
-    if plan_gradient not in ("detached", "implicit"):
-        raise ValueError(f"plan_gradient is {plan_gradient!r}; expected 'detached' or 'implicit'")
-    if plan_gradient == "implicit" and (method != "mirror" or backend == "pot"):
-        raise ValueError(
-            f"plan_gradient is 'implicit' with method {method!r} and backend {backend!r}; expected method 'mirror' and "
-            "not 'pot': the plan of a linear program does not move smoothly, that of the entropic problem does"
-        )
-
-
-def _backend(name: str, problem: Problem) -> Callable[[Problem], proximal.Solution]:
+def _backend(name: str, problem: Problem) -> Callable[[Problem], Solution]:
     """The solving function behind a backend's name."""
     if name == "torch" or (name == "auto" and (problem.cost.device.type != "cpu" or not _has_numba())):
         return proximal.solve
@@ -238,15 +163,13 @@ def _backend(name: str, problem: Problem) -> Callable[[Problem], proximal.Soluti
             f"backend is 'numba', which takes float32 on the CPU and edges that are dense or all factored; "
             f"the cost is {problem.cost.dtype} on {problem.cost.device}: take 'auto' or 'torch'"
         )
-    if name == "pot":
-        if importlib.util.find_spec("ot") is None:
-            raise ValueError(
-                "backend is 'pot', which is not installed: pip install 'espnet_gmot[pot]', or take 'auto' or 'torch'"
-            )
-        from espnet_gmot.transport import pot_backend
+    if importlib.util.find_spec("ot") is None:
+        raise ValueError(
+            "backend is 'pot', which is not installed: pip install 'espnet_gmot[pot]', or take 'auto' or 'torch'"
+        )
+    from espnet_gmot.transport import pot_backend
 
-        return pot_backend.solve
-    raise ValueError(f"backend is {name!r}; expected 'auto', 'torch', 'numba' or 'pot'")
+    return pot_backend.solve
 
 
 @functools.cache

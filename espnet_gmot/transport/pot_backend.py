@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from espnet_gmot.transport.assess import gw_gradient, rounded
-from espnet_gmot.transport.problem import TINY, Options, Problem
-from espnet_gmot.transport.proximal import Solution
+from espnet_gmot.transport.options import Options
+from espnet_gmot.transport.problem import TINY, Problem
+from espnet_gmot.transport.solution import Solution
 
 __all__ = ["solve"]
 

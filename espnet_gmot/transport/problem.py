@@ -2,62 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from espnet_gmot.transport.edges import Edges
+from espnet_gmot.transport.options import Options
 
-__all__ = ["Options", "Problem", "make_problem"]
+__all__ = ["Problem", "make_problem"]
 
 TINY = 1e-30
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the solver is asked for, the same for every sample; `fused_gromov_wasserstein` documents each field."""
-
-    alpha: float = 0.5
-    epsilon: float = 0.05
-    epsilon_relative: bool = True
-    rho_acoustic: float = math.inf
-    rho_linguistic: float = math.inf
-    outer_iterations: int = 100
-    inner_iterations: int = 100
-    tolerance: float = 3e-3
-    method: str = "proximal"
-    annealing: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.alpha <= 1.0:
-            raise ValueError(f"alpha is {self.alpha}; expected a number in [0, 1]")
-        if not (self.epsilon > 0.0 and math.isfinite(self.epsilon)):
-            raise ValueError(f"epsilon is {self.epsilon}; expected a positive number")
-        for name in ("rho_acoustic", "rho_linguistic"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a number from 0 to inf")
-        for name in ("outer_iterations", "inner_iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if not self.tolerance >= 0.0:
-            raise ValueError(f"tolerance is {self.tolerance}; expected a number of at least 0")
-        if self.method not in ("proximal", "mirror"):
-            raise ValueError(f"method is {self.method!r}; expected 'proximal' or 'mirror'")
-        if not self.annealing >= 1.0:
-            raise ValueError(f"annealing is {self.annealing}; expected a factor of at least 1")
-
-    @property
-    def balanced(self) -> bool:
-        """Both marginals are hard constraints."""
-        return math.isinf(self.rho_acoustic) and math.isinf(self.rho_linguistic)
-
-    def temperature(self, step: int) -> float:
-        """Factor on ε at an outer step: from `annealing` down to 1 over the first half of the steps, geometrically."""
-        if self.annealing == 1.0:
-            return 1.0
-        return self.annealing ** max(0.0, 1.0 - step / max(1.0, 0.5 * self.outer_iterations))
 
 
 @dataclass(frozen=True)

@@ -11,25 +11,13 @@ from espnet_gmot.transport import cuda
 from espnet_gmot.transport.assess import assess, marginal_error, rounded, tangent
 from espnet_gmot.transport.problem import Problem
 from espnet_gmot.transport.sinkhorn import NOTHING, sinkhorn_log, sinkhorn_scaling
+from espnet_gmot.transport.solution import Solution
 
-__all__ = ["Solution", "solve"]
+__all__ = ["solve"]
 
 FLOOR = -100.0  # log mass under which an entry stays: it may still come back when the gradient turns
 INNER_SHARE = 0.01  # marginal error that a Sinkhorn step may leave, as a share of the plan's last move
 WARM_MIX = 1e-3  # share of the product plan in a given initial plan, so that its zeros are not for ever
-
-
-@dataclass(frozen=True)
-class Solution:
-    """What a backend returns; (B,) each, plan (B, T, U)."""
-
-    plan: Tensor
-    linear: Tensor
-    quadratic: Tensor
-    marginal_error: Tensor
-    gap: Tensor
-    iterations: Tensor
-    converged: Tensor
 
 
 @dataclass

@@ -9,7 +9,8 @@ import torch
 from espnet_gmot.transport import CosineEdges, Edges, SumEdges, TemporalEdges, cuda, fused_gromov_wasserstein
 from espnet_gmot.transport.assess import rounded
 from espnet_gmot.transport.edges import as_edges
-from espnet_gmot.transport.problem import Options, Problem, make_problem
+from espnet_gmot.transport.options import Options
+from espnet_gmot.transport.problem import Problem, make_problem
 from espnet_gmot.transport.proximal import Steps
 from tests.transport import fgw_cases
 

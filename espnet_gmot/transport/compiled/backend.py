@@ -17,7 +17,7 @@ from torch import Tensor
 from espnet_gmot.transport.compiled.solver import Settings, solve_batch
 from espnet_gmot.transport.edges import CosineEdges, DenseEdges, Edges, SumEdges, TemporalEdges
 from espnet_gmot.transport.problem import Problem
-from espnet_gmot.transport.proximal import Solution
+from espnet_gmot.transport.solution import Solution
 
 __all__ = ["solve", "supports"]
 
