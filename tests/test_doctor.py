@@ -86,6 +86,19 @@ def test_scoring_needs_one_of_two_and_a_checkout_sclite(tmp_path: Path, monkeypa
     assert software.scoring(None) == Finding("scoring", "neither sclite nor jiwer", "missing", mend)
 
 
+def test_what_a_checkouts_scripts_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "egs2/TEMPLATE/asr1").mkdir(parents=True)
+    (tmp_path / "egs2/TEMPLATE/asr1/asr.sh").touch()
+    monkeypatch.setattr(software.shutil, "which", lambda name, **_: f"/usr/bin/{name}")
+    assert software.asr_sh().status == "ok" and doctor.main(["--espnet_root", str(tmp_path)]) == 0
+    without(monkeypatch, "resampy")
+    assert software.asr_sh().mend == "python3 -m pip install resampy"
+    assert doctor.main(["--espnet_root", str(tmp_path)]) == 1 and doctor.main([]) == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(software.shutil, "which", lambda *_, **__: None)
+    assert software.asr_sh().status == "absent" and software.asr_sh().mend == "sudo apt-get install sox"
+
+
 def test_a_checkout_has_asr_sh(tmp_path: Path) -> None:
     assert material.checkout(None).status == "absent"  # the recipe command works without
     assert material.checkout(tmp_path).status == "missing"

@@ -33,6 +33,8 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield software.gpu()
     yield software.scoring(args.espnet_root)
     yield material.checkout(args.espnet_root)
+    if args.espnet_root:
+        yield software.asr_sh()
     if args.teacher:
         yield material.teacher_runs(args.teacher) if args.full else material.teacher(args.teacher)
     yield material.disk(args.workdir, material.AISHELL_GB if args.aishell else material.LITTLE_GB)

@@ -65,6 +65,20 @@ def espnet_needs() -> Finding:
     return Finding("ESPnet's imports", ", ".join(lacking), REQUIRED, f"{PIP} {shlex.join(lacking)}")
 
 
+def asr_sh() -> Finding:
+    """What the scripts of a checkout's asr.sh need beside ESPnet: resampy to format audio, sox to perturb speed."""
+    lacking = [] if version("resampy") else ["resampy"]
+    mends = [f"{PIP} resampy"] if lacking else []
+    if not shutil.which("sox"):
+        lacking.append("sox (asr.sh --speed_perturb_factors)")
+        mends.append("sudo apt-get install sox")
+    if not lacking:
+        return Finding("asr.sh's needs", "resampy and sox are there")
+    return Finding(
+        "asr.sh's needs", ", ".join(lacking), REQUIRED if "resampy" in lacking else OPTIONAL, " && ".join(mends)
+    )
+
+
 def environment() -> str:
     """The command that gets a whole environment: the clone's, which is there already or not, or what pip can do."""
     venv = HOME / ".venv"

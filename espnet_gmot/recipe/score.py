@@ -104,5 +104,8 @@ def result_without_sclite(folder: Path) -> str:
         speaker = key.split("-")[0]
         by_speaker[speaker] = by_speaker.get(speaker, Counts()) + counts
         total += counts
-    note = "Counted by jiwer (plain edit distance): sclite is not installed, and weighs its alignments differently.\n\n"
+    note = (
+        "Counted by jiwer (plain edit distance): sclite is not installed. It weighs alignments differently: its\n"
+        "split of the errors into substitutions, deletions and insertions may be another.\n\n"
+    )
     return note + summary_tables(by_speaker, total)

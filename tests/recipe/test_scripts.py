@@ -126,7 +126,9 @@ def test_several_layers_and_normalised_features(shell: Shell) -> None:
     assert "dump/raw/dev/white/teacher.scp,teacher,kaldi_ark" in last(white, "--asr_args")
     # exactly centred features need no running mean, which would take the exactness away
     assert "gmot_conf.centre=false" in last(white, "--asr_args") and "centre" not in last(raw, "--asr_args")
-    assert last(online, "--asr_args").split()[-1] == "gmot_conf.teacher_layer=[4,8,12]"
+    assert last(online, "--asr_args").split()[-3:] == [
+        "gmot_conf.teacher_width=null", "--model_conf", "gmot_conf.teacher_layer=[4,8,12]",
+    ]  # fmt: skip
 
 
 def test_refused_features_want_another_name(shell: Shell) -> None:

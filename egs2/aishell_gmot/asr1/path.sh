@@ -22,6 +22,9 @@ if [ -n "${ESPNET_ROOT:-}" ]; then
         . "${ESPNET_ROOT}/tools/activate_python.sh"
     fi
     export PATH=${PATH}:${ESPNET_ROOT}/tools/sentencepiece_commands:${ESPNET_ROOT}/tools/sctk/bin:${ESPNET_ROOT}/tools/kenlm/build/bin
+fi
+# run.pl and its kin, which run.sh links here from a checkout: asr.sh's own scripts under exp/ resume with them
+if [ -d utils ]; then
     export PATH=${PWD}/utils:${PATH}
 fi
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ] && [ -x "${GMOT_ROOT}/.venv/bin/python3" ]; then

@@ -219,6 +219,7 @@ engine() { # engine ASR_ARGS OPTIONS…: run the stages
         --asr_text_fold_length 150 \
         --lm_fold_length 150 \
         --lm_train_text "data/${train_set}/text" \
+        --bpe_train_text "data/${train_set}/text" \
         --dumpdir "${dumpdir}" \
         --skip_train "${skip_train}" \
         --asr_args "${args}" \
@@ -230,10 +231,12 @@ if [ -z "${teacher}" ] || "${skip_train}" || [ "${stage}" -gt 11 ] || [ "${stop_
     exit 0
 fi
 if [ "${teacher_mode}" = online ]; then
-    layers=
-    if [ -n "${teacher_layer}" ]; then
-        layers="--model_conf gmot_conf.teacher_layer=${teacher_layer}"
-        [[ "${teacher_layer}" != *" "* ]] || layers="--model_conf gmot_conf.teacher_layer=[${teacher_layer// /,}]"
+    # the width is the model's own, whatever the configuration says of archives
+    layers="--model_conf gmot_conf.teacher_width=null"
+    if [[ "${teacher_layer}" == *" "* ]]; then
+        layers+=" --model_conf gmot_conf.teacher_layer=[${teacher_layer// /,}]"
+    elif [ -n "${teacher_layer}" ]; then
+        layers+=" --model_conf gmot_conf.teacher_layer=${teacher_layer}"
     fi
     engine "--model_conf gmot_conf.teacher=${teacher} ${layers} ${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"
     exit 0
