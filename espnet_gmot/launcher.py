@@ -30,6 +30,10 @@ COMMANDS = {
     "dump-frontend": ("espnet_gmot.speech.dump", "write a speech encoder's features into Kaldi archives"),
     "export": ("espnet_gmot.hosts.export", "a stock ESPnet experiment out of a gmot one"),
     "doctor": ("espnet_gmot.doctor", "what is installed, what is missing, and the command that mends it"),
+    "align": (
+        "espnet_gmot.report.align_cli",
+        "how an experiment couples a recording with its text: a picture, times",
+    ),
     "report": ("espnet_gmot.report.cli", "a CER table of several experiments, for readers and for scripts"),
 }
 

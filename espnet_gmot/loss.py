@@ -44,6 +44,8 @@ class GMOTLoss(torch.nn.Module):
             torch.nn.init.zeros_(self.back.bias)
         pooling = {"attention": Attention, "cif": CIF, "transport": None}[config.coupling]
         self.pooling = pooling(columns) if pooling else None
+        #: Every plan passes through it as (B, T, U): a place for hooks, and for a host's own module that shows plans.
+        self.coupling: torch.nn.Module = torch.nn.Identity()
         self._pass_begins = True
         # Buffers, so that a resumed run goes on where it stopped
         self.register_buffer("teacher_mean", torch.zeros(config.teacher_width))
@@ -75,6 +77,33 @@ class GMOTLoss(torch.nn.Module):
         Raises:
             UserError: where the teacher's features aren't as wide as ``teacher_width``, or in a float16 model.
         """
+        now = self._now()
+        acoustic, linguistic = self.graphs(features, lengths, teacher, teacher_lengths, frame_weights)
+        with torch.autocast(features.device.type, enabled=False):
+            if self.pooling is None:
+                plan, distance, stats = self._transported(acoustic, linguistic, now)
+            else:
+                plan, distance, stats = self._pooled(acoustic, linguistic)
+            plan = self.coupling(plan)
+            align = alignment(acoustic.nodes, linguistic.nodes, plan, teacher_lengths)
+            loss = now.weight * (distance + self.config.w_align * align)
+        stats = {"loss_gmot": loss, "loss_align": align, **stats}
+        if self.mix is not None:
+            stats |= {f"mix_{layer}": share for layer, share in zip(self.config.layers, self.mix.weights, strict=True)}
+        return loss, {name: value.detach() for name, value in stats.items()}
+
+    def graphs(
+        self,
+        features: torch.Tensor,
+        lengths: torch.Tensor,
+        teacher: torch.Tensor,
+        teacher_lengths: torch.Tensor,
+        frame_weights: torch.Tensor | None = None,
+    ) -> tuple[Graph, Graph]:
+        """The acoustic and the linguistic graphs of a batch; arguments and errors are those of :meth:`forward`.
+
+        In training the running mean of the teacher's features takes the batch in.
+        """
         precision = self.adapter.norm.weight.dtype
         if precision not in (torch.float32, torch.float64):
             raise UserError(f"gmot: the transfer doesn't train in {precision}: set train_dtype: float32, use_amp: true")
@@ -83,22 +112,11 @@ class GMOTLoss(torch.nn.Module):
                 f"gmot_conf: teacher_width is {self.config.teacher_width}, but the teacher's features have "
                 f"{teacher.shape[-1]} columns: set teacher_width: {teacher.shape[-1]}"
             )
-        now = self._now()
         with torch.autocast(features.device.type, enabled=False):
             acoustic = Graph(self.adapter(features.to(precision)), lengths, frame_weights).stacked(self.config.stack)
             rows = self._centred(teacher.to(precision), teacher_lengths)
             # centred first: the mean of a mix that changes would lag behind
-            linguistic = Graph(rows if self.mix is None else self.mix(rows), teacher_lengths)
-            if self.pooling is None:
-                plan, distance, stats = self._transported(acoustic, linguistic, now)
-            else:
-                plan, distance, stats = self._pooled(acoustic, linguistic)
-            align = alignment(acoustic.nodes, linguistic.nodes, plan, teacher_lengths)
-            loss = now.weight * (distance + self.config.w_align * align)
-        stats = {"loss_gmot": loss, "loss_align": align, **stats}
-        if self.mix is not None:
-            stats |= {f"mix_{layer}": share for layer, share in zip(self.config.layers, self.mix.weights, strict=True)}
-        return loss, {name: value.detach() for name, value in stats.items()}
+            return acoustic, Graph(rows if self.mix is None else self.mix(rows), teacher_lengths)
 
     def _transported(
         self, acoustic: Graph, linguistic: Graph, now: Now

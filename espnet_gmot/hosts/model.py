@@ -15,6 +15,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
+from espnet_gmot.hosts.attention import show_couplings
 from espnet_gmot.hosts.detokenizer import Transcripts
 from espnet_gmot.hosts.taps import Tap, width
 from espnet_gmot.loss import GMOTLoss, LayeredLoss
@@ -52,6 +53,7 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             # the CTC head is there whatever the host, and as wide as what `encode` gives
             widths = [width(self, place, kwargs["ctc"].ctc_lo.in_features) for place in config.taps]
             self.gmot = LayeredLoss(config, widths) if isinstance(config.tap, list) else GMOTLoss(config, widths[0])
+            show_couplings(self.gmot)
             if config.residual:
                 if self.ctc is None:
                     raise UserError("gmot_conf: residual: true needs a CTC head, but ctc_weight is 0")

@@ -1,0 +1,297 @@
+"""What a trained experiment makes of one recording: its graphs, couplings and CTC posteriors."""
+
+import argparse
+import copy
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from espnet2.tasks.asr import ASRTask
+from espnet2.train.dataset import ESPnetDataset
+
+from espnet_gmot.config import PRESETS, GMOTConfig
+from espnet_gmot.errors import UserError
+from espnet_gmot.graph import Graph
+from espnet_gmot.hosts.model import ESPnetGMOTASRModel
+from espnet_gmot.hosts.register import register
+from espnet_gmot.kaldi.tables import read_table
+from espnet_gmot.kaldi.wav import Utterance, read_audio, read_wav_scp, sampling_rate
+from espnet_gmot.loss import GMOTLoss
+
+_LOG = logging.getLogger(__name__)
+_SPECIAL = ("[CLS]", "[SEP]")
+
+
+@dataclass(frozen=True)
+class Coupled:
+    """The two graphs that one transfer couples.
+
+    Attributes:
+        place: where the acoustic graph comes from, as ``gmot_conf.tap`` names it.
+        loss: the transfer.
+        acoustic, linguistic: graphs of one utterance (B = 1).
+        plan: (T, U) the coupling that the experiment trains with.
+    """
+
+    place: str
+    loss: GMOTLoss
+    acoustic: Graph
+    linguistic: Graph
+    plan: np.ndarray
+
+    def coupled_as(self, **options: Any) -> np.ndarray:
+        """The plan (T, U) of the same graphs under other options of the transport.
+
+        Args:
+            options: of :class:`~espnet_gmot.config.GMOTConfig`; ``preset`` brings that preset's.
+        """
+        keep = {"teacher_width": self.loss.config.teacher_width, "backend": self.loss.config.backend}
+        if "preset" in options:
+            preset = {k: v for k, v in PRESETS[options["preset"]].items() if k not in ("tap", "teacher_layer")}
+            config = GMOTConfig.from_dict({**keep, **preset, **options})
+        else:
+            config = replace(self.loss.config, **options)
+        if config.coupling != "transport":
+            raise UserError(f"preset {config.preset}: couples by a trained {config.coupling}, so no other model has it")
+        other = copy.copy(self.loss)
+        other.config = config
+        with torch.no_grad():
+            return other.transport(self.acoustic, self.linguistic).plan[0].double().numpy()
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One recording as an experiment sees it.
+
+    Attributes:
+        utterance: its name.
+        tokens: texts of the U nodes of the linguistic graphs.
+        seconds: length.
+        speech: (samples,) the waveform, or (frames, width) features.
+        rate: Hz of a waveform; None for features.
+        labels: ids of the recogniser's tokens, and their texts in ``pieces``.
+        log_probs: (T, V) of the CTC head; None without one.
+        couplings: one for each tap; none for a stock experiment.
+        stats: what the model reports of this utterance.
+    """
+
+    utterance: str
+    tokens: list[str]
+    seconds: float
+    speech: np.ndarray
+    rate: int | None
+    labels: list[int]
+    pieces: list[str]
+    log_probs: np.ndarray | None
+    couplings: list[Coupled]
+    stats: dict[str, float]
+
+
+class Observer:
+    """A trained experiment that can be asked what it makes of recordings.
+
+    Args:
+        exp: experiment folder, with ``config.yaml``; relative paths in it are read from where it was trained.
+        model_file: parameters, by default the first of ``*.ave.pth``, ``*.best.pth`` and ``latest.pth``.
+        teacher: folder or hub name of the PLM, where neither the experiment nor its archives tell.
+
+    Raises:
+        UserError: no such experiment or parameters.
+    """
+
+    def __init__(self, exp: str | Path, model_file: str | None = None, teacher: str | None = None) -> None:
+        register()
+        self.exp = Path(exp)
+        if not (self.exp / "config.yaml").is_file():
+            raise UserError(f"{exp}: no config.yaml; give the folder of a trained experiment, such as exp/asr_gmot")
+        self.file = _parameters(self.exp, model_file)
+        self.model, self.args = ASRTask.build_model_from_file(self.exp / "config.yaml", self.file)
+        self.model.eval()
+        self.preprocess = ASRTask.build_preprocess_fn(self.args, train=False)
+        self.collate = ASRTask.build_collate_fn(self.args, train=False)
+        self.streams = _streams(self.args)
+        self.rate = sampling_rate((self.args.frontend_conf or {}).get("fs", 16000), "frontend_conf.fs")
+        self.raw = self.args.input_size is None
+        self._teacher_name, self._plm = teacher, None
+
+    def recorded(self, directory: str | Path, utterance: str, frame_shift: float | None = None) -> Observation:
+        """Observe an utterance of a data directory (``dump/raw/dev``).
+
+        Args:
+            directory: Kaldi data directory with the files that the experiment was trained on: wav.scp or feats.scp,
+                and text.
+            utterance: its name.
+            frame_shift: seconds between two feature frames, where the model reads features and ``dump-frontend``'s
+                note isn't beside them.
+        """
+        directory = Path(directory)
+        path, kind = next(iter(self.streams["speech"].items()))
+        speech = directory / path.name
+        for table in (speech, directory / "text"):
+            if utterance not in read_table(table):
+                raise UserError(f"{table}: no utterance {utterance}; choose one of its first column")
+        loaded = ESPnetDataset(
+            [(str(speech), "speech", kind), (str(directory / "text"), "text", "text")], preprocess=self.preprocess
+        )[utterance]
+        samples = loaded[1]["speech"]
+        seconds = len(samples) / self.rate if self.raw else _length(speech, utterance, len(samples), frame_shift)
+        return self._observe(loaded, seconds, self._archived(directory, utterance))
+
+    def heard(self, wav: str | Path, text: str) -> Observation:
+        """Observe a recording with its transcript, written as in the training set.
+
+        Raises:
+            UserError: the audio can't be read, or the model reads features instead.
+        """
+        if not self.raw:
+            raise UserError(f"--wav {wav}: {self.exp} reads features, not audio: give --set and --utt")
+        if not Path(wav).is_file():
+            raise UserError(f"--wav {wav}: no such file")
+        name = Path(wav).stem
+        audio = read_audio(Utterance(name, str(wav), 0), self.rate)
+        loaded = (name, self.preprocess(name, {"speech": audio, "text": text}))
+        return self._observe(loaded, len(audio) / self.rate, None)
+
+    def _observe(self, loaded: tuple[str, dict], seconds: float, teacher: np.ndarray | None) -> Observation:
+        name, data = loaded
+        if not len(data["text"]):
+            raise UserError(f"{name}: its transcript is empty; give some text")
+        _, batch = self.collate([loaded])
+        couples = self.model.gmot is not None if isinstance(self.model, ESPnetGMOTASRModel) else False
+        losses = [module for module in self.model.modules() if isinstance(module, GMOTLoss)]
+        if couples:
+            transcript = self.model.transcripts(batch["text"], batch["text_lengths"])[0]
+            rows = self._ask(transcript) if teacher is None else torch.tensor(teacher)[None]
+            batch |= {"teacher": rows.float(), "teacher_lengths": torch.tensor([rows.shape[1]])}
+        inputs: dict[int, tuple] = {}
+        hooks = [
+            loss.register_forward_pre_hook(lambda module, given: inputs.update({id(module): given})) for loss in losses
+        ]
+        try:
+            with torch.no_grad():
+                _, stats, _ = self.model(**batch)
+                log_probs = self._posteriors(batch)
+                graphs = [loss.graphs(*inputs[id(loss)]) for loss in losses]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        labels = batch["text"][0].tolist()
+        pieces = [self.args.token_list[label] for label in labels]
+        places = self.model.gmot_config.taps if couples else []
+        tokens = _names(transcript, len(batch["teacher"][0])) if couples else pieces
+        return Observation(
+            utterance=name,
+            tokens=tokens,
+            seconds=seconds,
+            speech=data["speech"],
+            rate=self.rate if self.raw else None,
+            labels=labels,
+            pieces=pieces,
+            log_probs=log_probs,
+            couplings=[
+                Coupled(place, loss, *graph, loss.coupling.attn[0, 0].T.double().numpy())
+                for place, loss, graph in zip(places, losses, graphs, strict=True)
+            ],
+            stats={key: float(value) for key, value in stats.items() if value is not None},
+        )
+
+    def _posteriors(self, batch: dict[str, torch.Tensor]) -> np.ndarray | None:
+        if self.model.ctc is None:
+            return None
+        encoded, _ = self.model.encode(batch["speech"], batch["speech_lengths"])
+        encoded = encoded[0] if isinstance(encoded, tuple) else encoded
+        return self.model.ctc.log_softmax(encoded)[0].double().numpy()
+
+    def _archived(self, directory: Path, utterance: str) -> np.ndarray | None:
+        """The teacher's rows of an utterance where an archive holds them: the directory's own, or a training stream."""
+        import kaldiio
+
+        for scp in self.streams.get("teacher", {}):
+            for place in (directory / scp.parent.name / scp.name, scp):
+                if place.is_file() and utterance in (table := read_table(place)):
+                    return kaldiio.load_mat(table[utterance])
+        return None
+
+    def _ask(self, transcript: str) -> torch.Tensor:
+        """The teacher's rows (1, U, D) of a transcript that no archive holds."""
+        from espnet_gmot.teacher.plm import PLMTeacher
+
+        config = self.model.gmot_config
+        if self._plm is None and config.teacher and not self._teacher_name:
+            self._plm = PLMTeacher(
+                config.teacher,
+                layer=config.teacher_layer,
+                special_tokens=config.special_tokens,
+                stats=config.teacher_stats,
+            )
+        elif self._plm is None:
+            info, folder = self._note()
+            self._plm = PLMTeacher(
+                self._teacher_name or info["model"],
+                layer=info.get("layer", config.teacher_layer),
+                special_tokens=info.get("special_tokens", False),
+                stats=folder if info.get("normalise", "none") != "none" else None,
+            )
+        return self._plm([transcript])[0]
+
+    def _note(self) -> tuple[dict[str, Any], Path | None]:
+        """What dump-teacher wrote of the archives that the experiment was trained on."""
+        for scp in self.streams.get("teacher", {}):
+            if (note := scp.parent / "teacher.json").is_file():
+                return json.loads(note.read_text(encoding="utf-8")), scp.parent
+        if self._teacher_name:
+            return {}, None
+        raise UserError(
+            f"{self.exp}: no archive holds the teacher's features of this text, and no teacher.json says which model "
+            "it was: give --teacher, or run dump-teacher on the set's text"
+        )
+
+
+def _streams(args: argparse.Namespace) -> dict[str, dict[Path, str]]:
+    """Files and ESPnet types of every data stream of an experiment, the validation set's first."""
+    streams: dict[str, dict[Path, str]] = {}
+    for path, name, kind in [*args.valid_data_path_and_name_and_type, *args.train_data_path_and_name_and_type]:
+        streams.setdefault(name, {})[Path(path)] = kind
+    return streams
+
+
+def _parameters(exp: Path, name: str | None) -> Path:
+    if name:
+        if not (exp / name).is_file():
+            there = ", ".join(sorted(path.name for path in exp.glob("*.pth"))[:8]) or "none"
+            raise UserError(f"{exp}: no --asr_model_file {name}; there are {there}")
+        return exp / name
+    for pattern in ("*.ave.pth", "*.best.pth", "latest.pth"):
+        if found := sorted(exp.glob(pattern)):
+            _LOG.info("parameters: %s", found[0])
+            return found[0]
+    raise UserError(f"{exp}: no *.ave.pth, *.best.pth or latest.pth; train it first (stage 11)")
+
+
+def _length(feats: Path, utterance: str, frames: int, frame_shift: float | None) -> float:
+    """Seconds of an utterance whose features are known: by the shift, or by the audio that they were made of."""
+    if frame_shift is not None:
+        return frames * frame_shift
+    ark = Path(read_table(feats)[utterance].rpartition(":")[0])
+    note = ark.parent / "frontend.json"
+    if not note.is_file():
+        raise UserError(f"{feats}: features don't tell their time, and no {note} does: give --frame_shift SECONDS")
+    info = json.loads(note.read_text(encoding="utf-8"))
+    found = [audio for audio in read_wav_scp(Path(info["wav_scp"])) if audio.key == utterance]
+    if not found:
+        raise UserError(f"{info['wav_scp']}: no utterance {utterance}: give --frame_shift SECONDS")
+    return len(read_audio(found[0], info["sampling_rate"])) / info["sampling_rate"]
+
+
+def _names(transcript: str, rows: int) -> list[str]:
+    """Texts of the teacher's rows: the characters, with the special tokens' around; numbers where rows are pieces."""
+    characters: Sequence[str] = [character for character in transcript if not character.isspace()]
+    for names in (characters, [_SPECIAL[0], *characters, _SPECIAL[1]]):
+        if len(names) == rows:
+            return list(names)
+    return [str(number) for number in range(1, rows + 1)]

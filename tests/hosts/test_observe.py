@@ -1,0 +1,121 @@
+"""The plan in sight: among ESPnet's attention plots while training, and `align` on the trained experiment."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.report import align_cli
+from tests.hosts.training import Training
+
+pytestmark = pytest.mark.espnet
+GMOT = {"teacher_width": 12, "backend": "torch"}
+FRONTEND = {"input_size": None, "frontend": "default", "frontend_conf": {"n_fft": 256, "hop_length": 128, "n_mels": 8}}
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """One training with attention plots: two taps, so two plans."""
+    training = Training(tmp_path_factory.mktemp("observed"))
+    conf = {**GMOT, "tap": ["encoder.0", "encoder"], "teacher_layer": [1, 2]}
+    model_conf = {"ctc_weight": 1.0, "gmot_conf": conf}
+    assert training.run("asr", {"model_conf": model_conf}, num_att_plot=2, use_matplotlib=True, max_epoch=1) == [0]
+    return training
+
+
+def test_the_plan_is_among_espnets_attention_plots(training: Training) -> None:
+    pictures = {path.name for path in (training.folder / "asr" / "att_ws" / "utterance00").glob("*.png")}
+    plans = {f"gmot.losses.{index}.coupling.1ep.png" for index in range(2)}
+    assert plans < pictures and len(pictures) > 2  # beside those of the encoder's own attention
+
+
+def test_what_is_plotted_is_the_plan(build: Callable, batch: dict) -> None:
+    from espnet2.main_funcs.calculate_all_attentions import calculate_all_attentions
+
+    model = build("hybrid", gmot_conf=dict(GMOT))
+    plans: list[torch.Tensor] = []
+    handle = model.gmot.coupling.register_forward_hook(lambda module, inputs, plan: plans.append(plan))
+    shown = calculate_all_attentions(model.eval(), batch)["gmot.coupling"]
+    handle.remove()
+    assert [plan.shape for plan in shown] == [(1, 4, 20), (1, 3, 15)]
+    for picture, plan in zip(shown, plans, strict=True):
+        torch.testing.assert_close(picture[0], plan[0].T)
+        torch.testing.assert_close(picture.sum(), torch.tensor(1.0))
+
+
+def test_training_keeps_no_plan(build: Callable, batch: dict) -> None:
+    model = build(gmot_conf=dict(GMOT)).train()
+    model(**batch)
+    assert not hasattr(model.gmot.coupling, "attn")
+
+
+def test_align_writes_pictures_and_times_of_an_archived_teacher(training: Training, tmp_path: Path) -> None:
+    from PIL import Image
+
+    words = [f"{training.folder}/asr", "--set", f"{training.folder}/valid", "--utt", "utterance00", "utterance01"]
+    with pytest.raises(UserError, match="give --frame_shift SECONDS"):
+        align_cli.main([*words, "--out", str(tmp_path)])
+    assert align_cli.main([*words, "--out", str(tmp_path), "--frame_shift", "0.05"]) == 0
+    names = {f"{utterance}{end}" for utterance in ("utterance00", "utterance01") for end in _ENDS}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    found = json.loads((tmp_path / "utterance00.json").read_text())
+    text = dict(line.split() for line in (training.folder / "valid" / "text").read_text().splitlines())["utterance00"]
+    assert found["seconds"] == pytest.approx(24 * 0.05) and found["tiers"].keys() == {
+        "plan.encoder.0",
+        "plan.encoder",
+        "ctc",
+    }
+    for spans in found["tiers"].values():
+        assert [span["token"] for span in spans] == list(text)
+        assert all(0 <= span["start"] < span["end"] <= found["seconds"] + 1e-9 for span in spans)
+    assert found["stats"]["loss_wd"] > 0
+    with Image.open(tmp_path / "utterance00.encoder.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 10  # something is drawn
+
+
+_ENDS = (".encoder.0.png", ".encoder.png", ".TextGrid", ".ctm", ".json")
+
+
+def test_align_hears_a_recording_with_an_online_teacher(
+    build: Callable, tiny_plm: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    import soundfile
+
+    model = build(gmot_conf={"teacher": str(tiny_plm), "backend": "torch"}, token_type="char", **FRONTEND)
+    streams = [["dump/wav.scp", "speech", "sound"], ["dump/text", "text", "text"]]
+    config = vars(model.args) | {
+        "train_data_path_and_name_and_type": streams,
+        "valid_data_path_and_name_and_type": streams,
+    }
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    (exp / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    words = [str(exp), "--wav", str(tmp_path / "a.wav"), "--text", "今天好", "--out", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="train it first"):
+        align_cli.main(words)
+    torch.save(model.state_dict(), exp / "valid.cer_ctc.ave.pth")
+    with pytest.raises(UserError, match=r"a.wav: no such file"):
+        align_cli.main(words)
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(1).standard_normal(8000) * 0.1, 16000)
+    truth = tmp_path / "true.ctm"
+    times = zip((0.1, 0.2, 0.3), "今天好", strict=True)
+    truth.write_text("".join(f"a 1 {start} 0.1 {token} 1\n" for start, token in times))
+    assert align_cli.main([*words, "--truth", str(truth)]) == 0
+    assert str(tmp_path / "out" / "a.png") in capsys.readouterr().out
+    tiers = json.loads((tmp_path / "out" / "a.json").read_text())["tiers"]
+    assert tiers.keys() == {"plan", "ctc", "truth"} and tiers["truth"][1]["centre"] == pytest.approx(0.25)
+    grid = (tmp_path / "out" / "a.TextGrid").read_text()
+    assert grid.count('class = "IntervalTier"') == 3 and "xmax = 0.500000" in grid
+
+
+def test_align_says_which_recording_it_wants() -> None:
+    for words in (["exp"], ["exp", "--wav", "a.wav"], ["exp", "--set", "dev"], ["exp", "--utt", "a"]):
+        with pytest.raises(UserError, match="--wav FILE --text TRANSCRIPT or --set DIR --utt NAME"):
+            align_cli.main(words)
+    with pytest.raises(UserError, match=r"no config.yaml"):
+        align_cli.main(["nowhere", "--wav", "a.wav", "--text", "你"])
