@@ -17,6 +17,7 @@ from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
 from espnet_gmot.hosts.attention import show_couplings
 from espnet_gmot.hosts.detokenizer import Transcripts
+from espnet_gmot.hosts.precision import explaining_autocast
 from espnet_gmot.hosts.taps import Tap, width
 from espnet_gmot.loss import GMOTLoss, LayeredLoss
 
@@ -57,8 +58,9 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             if config.residual:
                 if self.ctc is None:
                     raise UserError("gmot_conf: residual: true needs a CTC head, but ctc_weight is 0")
-                # every use of the head goes through its linear map, in training and in decoding
-                self.ctc.ctc_lo.register_forward_pre_hook(lambda _, inputs: (self.gmot.residual(inputs[0]),))
+                # every use of the head goes through its linear map, in training and in decoding; a bound method, which
+                # a copy of the model (moving averages make one) binds to the copy
+                self.ctc.ctc_lo.register_forward_pre_hook(self._add_residual)
         self.transcripts = Transcripts(kwargs["token_list"])
         # A PLMTeacher is no torch module, so it stays outside state_dict, DDP, init and the optimizer.
         # It loads in the first step that needs it, never for statistics or decoding.
@@ -90,14 +92,16 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             loss (1,), stats, weight (1,), as ESPnet's trainer wants them.
 
         Raises:
-            UserError: where neither a data stream nor an online teacher gives features.
+            UserError: where neither a data stream nor an online teacher gives features, and where the CPU can't
+                compute the model in autocast's precision.
         """
         if self.gmot is None:
-            return super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
+            with explaining_autocast():
+                return super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
         taps = {name: Tap(self, name) for name in self.gmot_config.taps if name != "encoder"}
         self._encoded = []
         try:
-            with ExitStack() as hooks:
+            with explaining_autocast(), ExitStack() as hooks:
                 for tap in taps.values():
                     hooks.enter_context(tap)
                 loss, stats, weight = super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
@@ -127,6 +131,10 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
         if self._encoded is not None:
             self._encoded.append((encoded[0] if isinstance(encoded, tuple) else encoded, lengths))
         return encoded, lengths
+
+    def _add_residual(self, _: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        """What the CTC head reads: the encoder's output plus what the adapter says of it, mapped back."""
+        return (self.gmot.residual(inputs[0]),)
 
     def _speech_probability(self, encoded: torch.Tensor) -> torch.Tensor:
         """(B, T) 1 - p(blank) of the CTC head, detached: how much each frame says."""

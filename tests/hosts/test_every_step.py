@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from espnet_gmot.errors import UserError
+from espnet_gmot.hosts import precision as precision_module
+from espnet_gmot.hosts.precision import lstm_trains
 from tests.hosts.conftest import HOSTS
 
 pytestmark = pytest.mark.espnet
@@ -92,9 +95,9 @@ def test_frames_that_are_all_surely_blank_do_no_harm(build: Callable, batch: dic
     + [("hybrid", "gmot"), ("transducer", "gmot")],
 )
 def test_autocast_changes_little(build: Callable, batch: dict, host: str, options: str, precision: torch.dtype) -> None:
-    if (host, precision) == ("transducer", torch.float16):
-        pytest.skip("torch has no float16 LSTM on CPUs")
     model = build(host, "transformer", gmot_conf={"teacher_width": 12, "backend": "torch", **OPTIONS[options]})
+    if host == "transducer" and not lstm_trains(precision):
+        pytest.skip(f"torch has no {precision} LSTM on this CPU")
     full = model(**batch)[1]
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     with torch.autocast("cpu", precision):
@@ -105,3 +108,36 @@ def test_autocast_changes_little(build: Callable, batch: dict, host: str, option
     assert loss.dtype == stats["loss_gmot"].dtype == torch.float32
     torch.testing.assert_close(loss.detach(), full["loss"], rtol=0.01, atol=0)
     torch.testing.assert_close(stats["loss_gmot"], full["loss_gmot"], rtol=0.01, atol=0)
+
+
+def fail(*_: object, **__: object) -> None:
+    raise RuntimeError("could not create a primitive descriptor")
+
+
+@pytest.mark.parametrize("preset", ["gmot", "ctc"])
+def test_an_lstm_that_the_cpu_cannot_train_is_named(
+    build: Callable, batch: dict, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("transducer", "transformer", gmot_conf={"teacher_width": 12, "backend": "torch", "preset": preset})
+    if preset == "ctc":
+        batch = {name: tensor for name, tensor in batch.items() if not name.startswith("teacher")}
+    monkeypatch.setattr(torch.nn.LSTM, "forward", fail)
+    monkeypatch.setattr(precision_module, "lstm_trains", lstm_trains.__wrapped__)  # what it knew before isn't true here
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(UserError, match="no LSTM in bfloat16 on this CPU") as error,
+    ):
+        model(**batch)
+    assert "\n" not in str(error.value)
+    with pytest.raises(RuntimeError, match="primitive"):  # without autocast it is another fault
+        model(**batch)
+
+
+def test_an_error_that_is_not_the_lstms_stays_itself(
+    build: Callable, batch: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("ctc", "transformer", gmot_conf={"teacher_width": 12, "backend": "torch"})
+    monkeypatch.setattr(precision_module, "lstm_trains", lambda *_: True)
+    monkeypatch.setattr(model.encoder, "forward", fail)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="primitive"):
+        model(**batch)

@@ -1,6 +1,8 @@
 """``model: gmot`` on every host: the stock loss plus the transfer, and a teacher that leaves no trace."""
 
+import copy
 import logging
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +141,23 @@ def test_the_residual_path_starts_as_the_stock_model_and_feeds_the_ctc_head_only
     merged = encoded + model.gmot.back(model.gmot.adapter.map(encoded))
     torch.testing.assert_close(model.ctc.log_softmax(encoded), stock.ctc.log_softmax(merged))
     torch.testing.assert_close(model(**batch)[1]["loss_att"], stats["loss_att"])
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copys_residual_path_is_its_own(build: Callable, batch: dict, duplicate: Callable) -> None:
+    """Moving averages of the weights keep a copy of the model."""
+    model = build("ctc", gmot_conf={**GMOT, "residual": True})
+    with torch.no_grad():
+        model.gmot.back.weight.normal_()
+    twin = duplicate(model)
+    expected = model(**batch)[0].detach()
+    with torch.no_grad():
+        model.gmot.back.weight.zero_()
+    loss = twin(**batch)[0]
+    torch.testing.assert_close(loss.detach(), expected)
+    loss.backward()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert twin.gmot.back.weight.grad.abs().max() > 0 and twin.gmot.adapter.map.weight.grad.abs().max() > 0
 
 
 def test_the_resolved_options_are_logged_and_saved(build: Callable, caplog: pytest.LogCaptureFixture) -> None:
