@@ -1,7 +1,9 @@
 """``prepare-data``: AISHELL-1 (tree, archive or download) to Kaldi data directories data/{train,dev,test}."""
 
 import argparse
+import logging
 import os
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,14 +14,17 @@ from espnet_gmot.corpora.download import download
 from espnet_gmot.corpora.unpack import CORPUS, unpack
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text, writing
-from espnet_gmot.kaldi.tables import spk2utt, write_table
-from espnet_gmot.kaldi.wav import wav_frames
+from espnet_gmot.kaldi.tables import read_transcripts, spk2utt, write_table
+from espnet_gmot.kaldi.wav import count_samples
 
 SPLITS = ("train", "dev", "test")
 URL = "https://www.openslr.org/resources/33/data_aishell.tgz"
 SIZE = 15582913665
 MD5 = "2f494334227864a8a8fec932999db9d8"
 TRANSCRIPT = "transcript/aishell_transcript_v0.8.txt"
+_LOG = logging.getLogger(__name__)
+# A space beside a Chinese character, or any other from general punctuation on.
+_NOT_BETWEEN_WORDS = re.compile(r" (?=[\u2000-\U0010ffff])|(?<=[\u2000-\U0010ffff]) ")
 _UNTRANSCRIBED = 0.01  # AISHELL-1 itself has no transcript for 325 of its 141,925 recordings
 
 
@@ -49,31 +54,24 @@ def locate(data: str | Path, unpack_to: str | Path) -> Path:
     raise UserError(f"--data {data}: holds neither {CORPUS}/wav nor {CORPUS}.tgz; give the folder above {CORPUS}")
 
 
-def read_transcripts(path: str | Path) -> dict[str, str]:
-    """Read ``utterance text`` lines and remove the spaces inside each text.
+def read_corpus(corpus: Path) -> dict[str, str]:
+    """Read AISHELL-1's transcripts, whose spaces stand between words: those between Chinese characters go.
+
+    Spaces between two words in Latin letters or digits stay, or the words would become one; that is said, with a count.
 
     Raises:
         UserError: no such file, an utterance that occurs twice, or an empty transcript.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; the corpus lacks its transcripts")
-    texts: dict[str, str] = {}
-    empty, twice = [], []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        utterance, _, text = line.strip().partition(" ")
-        text = "".join(text.split())
-        if not utterance:
-            continue
-        if utterance in texts:
-            twice.append(utterance)
-        if not text:
-            empty.append(utterance)
-        texts[utterance] = text
-    if twice:
-        raise UserError(f"{path}: {_some(twice, 'transcript')} given twice; keep one line for each utterance")
-    if empty:
-        raise UserError(f"{path}: {_some(empty, 'transcript')} empty; write the text or remove the line")
+    path = corpus / TRANSCRIPT
+    texts = {key: _NOT_BETWEEN_WORDS.sub("", text) for key, text in read_transcripts(path).items()}
+    if apart := [key for key, text in texts.items() if " " in text]:
+        _LOG.warning(
+            "%s: %d transcripts hold Latin words or numbers side by side, the first is %s: a space stays between them "
+            "(<space> among characters)",
+            path,
+            len(apart),
+            apart[0],
+        )
     return texts
 
 
@@ -108,7 +106,11 @@ def match(corpus: Path, texts: dict[str, str], *, drop_missing: bool = False) ->
         )
     if silent or untold:
         print(f"left out: {len(untold)} recordings without a transcript, {len(silent)} transcripts without a recording")
-    return {split: {key: path for key, path in paths.items() if key in texts} for split, paths in found.items()}
+    kept = {split: {key: path for key, path in paths.items() if key in texts} for split, paths in found.items()}
+    for split, paths in kept.items():
+        if not paths:
+            raise UserError(f"{corpus}/wav/{split}: no recording has a transcript; do the ids agree?")
+    return kept
 
 
 def check_recordings(paths: Iterable[Path], total: int) -> None:
@@ -120,7 +122,7 @@ def check_recordings(paths: Iterable[Path], total: int) -> None:
     broken = []
     for path in tqdm(paths, total=total, desc="check wav", unit="file", mininterval=1.0):
         try:
-            wav_frames(path)
+            count_samples(str(path))
         except UserError as error:
             broken.append(str(error))
     if broken:
@@ -236,7 +238,7 @@ def prepare(args: argparse.Namespace) -> None:
     if args.data_url:
         fetch(args.data_url, Path(args.data), args.data_size, args.data_md5)
     corpus = locate(args.data, args.unpack_to)
-    texts = read_transcripts(corpus / TRANSCRIPT)
+    texts = read_corpus(corpus)
     splits = match(corpus, texts, drop_missing=args.missing == "drop")
     splits = {split: thin(paths, args.max_utts) for split, paths in splits.items()}
     check_recordings((path for paths in splits.values() for path in paths.values()), sum(map(len, splits.values())))

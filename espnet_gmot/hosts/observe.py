@@ -282,10 +282,11 @@ def _length(feats: Path, utterance: str, frames: int, frame_shift: float | None)
     if not note.is_file():
         raise UserError(f"{feats}: features don't tell their time, and no {note} does: give --frame_shift SECONDS")
     info = json.loads(note.read_text(encoding="utf-8"))
-    found = [audio for audio in read_wav_scp(Path(info["wav_scp"])) if audio.key == utterance]
-    if not found:
+    sources = read_wav_scp(info["wav_scp"])
+    if utterance not in sources:
         raise UserError(f"{info['wav_scp']}: no utterance {utterance}: give --frame_shift SECONDS")
-    return len(read_audio(found[0], info["sampling_rate"])) / info["sampling_rate"]
+    audio = read_audio(Utterance(utterance, sources[utterance], 0), info["sampling_rate"])
+    return len(audio) / info["sampling_rate"]
 
 
 def _names(transcript: str, rows: int) -> list[str]:

@@ -1,17 +1,53 @@
 """Kaldi's data directories: two-column tables keyed by utterance, sorted as LC_ALL=C sorts."""
 
+import logging
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 
+_LOG = logging.getLogger(__name__)
+# White space, and byte order marks and zero-width spaces that concatenating files leaves at their joints.
+_ENDS = re.compile(r"^[\s\ufeff\u200b]+|[\s\ufeff\u200b]+$")
+# Control characters, soft hyphens, zero-width spaces, word joiners, marks of direction and of byte order.
+_INVISIBLE = re.compile(
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+)
+_UNUSUAL_SPACE = re.compile(r"[^\S \t]")
 UTTERANCE_TABLES = ("wav.scp", "text", "utt2spk", "feats.scp", "utt2uniq", "utt2num_samples", "feats_shape", "utt2lang")
 """Files of a data directory with one line per utterance."""
 
 
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a UTF-8 text file that hold anything, without white space at their ends.
+
+    A byte order mark is ignored; lines end at \\n or \\r\\n only, since other separators may lie within a text.
+
+    Raises:
+        UserError: the file is missing or not UTF-8.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                if line := _ENDS.sub("", line):
+                    yield number, line
+    except UnicodeDecodeError as error:
+        with path.open("rb") as handle:
+            utf16 = handle.read(2) in (b"\xff\xfe", b"\xfe\xff")
+        command = f"iconv -f {'UTF-16' if utf16 else 'GB18030'} -t UTF-8 {shlex.quote(str(path))}"
+        raise UserError(f"{path}: not UTF-8 ({error.reason}); convert it, e.g. {command} > NEW") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; run the earlier stages first, or give another") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a text file") from error
+
+
 def read_table(path: str | Path) -> dict[str, str]:
-    """Read ``key value…`` lines.
+    """Read ``key value…`` lines, separated by white space of any kind.
 
     Args:
         path: table, UTF-8; a line without a value gives an empty string.
@@ -20,21 +56,57 @@ def read_table(path: str | Path) -> dict[str, str]:
         Values by key, in the file's order.
 
     Raises:
-        UserError: the file is absent, or a key occurs twice.
+        UserError: the file is absent, not UTF-8 or empty, or a key occurs twice (both lines are named).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; run the earlier stages first")
     table: dict[str, str] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            fields = line.rstrip("\n").split(maxsplit=1)
-            if not fields:
-                continue
-            if fields[0] in table:
-                raise UserError(f"{path}:{number}: {fields[0]} occurs twice; keep one line for each utterance")
-            table[fields[0]] = fields[1].rstrip() if len(fields) > 1 else ""
+    lines: dict[str, int] = {}
+    for number, line in read_lines(path):
+        key, *value = line.split(maxsplit=1)
+        key = _INVISIBLE.sub("", key)
+        if key in table:
+            raise UserError(f"{path}:{number}: {key} is already on line {lines[key]}; keep one line for each utterance")
+        table[key], lines[key] = value[0] if value else "", number
+    if not table:
+        raise UserError(f"{path}: empty; it must hold `utterance value` lines: make it again")
     return table
+
+
+def read_transcripts(path: str | Path, *, allow_empty: bool = False) -> dict[str, str]:
+    """Read ``utterance transcript`` lines; transcripts are cleaned by :func:`clean_text`, with a notice.
+
+    Args:
+        path: table, UTF-8.
+        allow_empty: let utterances without a transcript pass, as the empty string.
+
+    Returns:
+        Transcripts by utterance, in the file's order.
+
+    Raises:
+        UserError: as :func:`read_table`, or a transcript is empty.
+    """
+    raw = read_table(path)
+    texts = {key: clean_text(text) for key, text in raw.items()}
+    if odd := [key for key, text in raw.items() if _INVISIBLE.search(text) or _UNUSUAL_SPACE.search(text)]:
+        _LOG.warning(
+            "%s: %d transcripts held invisible characters or unusual spaces, the first is %s: cleaned",
+            path,
+            len(odd),
+            odd[0],
+        )
+    if not allow_empty and (empty := [key for key, text in texts.items() if not text]):
+        raise UserError(
+            f"{path}: {len(empty)} of {len(texts)} utterances have no transcript, the first is {empty[0]}; add it or "
+            "remove the line"
+        )
+    return texts
+
+
+def clean_text(text: str) -> str:
+    """White space of any kind becomes one plain space, and invisible characters vanish.
+
+    Joiners (U+200C, U+200D) stay: Persian and several Indian scripts spell with them.
+    """
+    return " ".join(_INVISIBLE.sub("", text).split())
 
 
 def write_table(path: str | Path, table: Mapping[str, str]) -> None:
@@ -64,7 +136,11 @@ def read_data_dir(directory: str | Path) -> dict[str, dict[str, str]]:
         raise UserError(f"{directory}/segments: cutting recordings needs asr.sh; give --espnet_root")
     if not (directory / "utt2spk").is_file():
         raise UserError(f"{directory}/utt2spk: no such file; run the earlier stages first")
-    return {name: read_table(directory / name) for name in UTTERANCE_TABLES if (directory / name).is_file()}
+    return {
+        name: read_transcripts(path, allow_empty=True) if name == "text" else read_table(path)
+        for name in UTTERANCE_TABLES
+        if (path := directory / name).is_file()
+    }
 
 
 def write_data_dir(directory: str | Path, tables: Mapping[str, Mapping[str, str]]) -> int:
@@ -106,58 +182,16 @@ def combine_data_dirs(target: str | Path, sources: Iterable[str | Path]) -> None
 
 def split_table(path: str | Path, parts: Iterable[str | Path]) -> None:
     """Split a table's lines into ``parts`` files of nearly equal length (the earlier ones hold one line more)."""
-    lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines(keepends=True) if line.strip()]
+    lines = [line for _, line in read_lines(path)]
     parts = [Path(part) for part in parts]
     size, longer = divmod(len(lines), len(parts))
     start = 0
     for index, part in enumerate(parts):
         stop = start + size + (index < longer)
-        write_text(part, "".join(lines[start:stop]))
+        write_text(part, "".join(f"{line}\n" for line in lines[start:stop]))
         start = stop
 
 
 def count_lines(path: str | Path) -> int:
     """Number of lines that hold anything."""
-    with Path(path).open(encoding="utf-8") as lines:
-        return sum(1 for line in lines if line.strip())
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a UTF-8 text file, blank ends stripped.
-
-    Raises:
-        UserError: the file is missing or not UTF-8.
-    """
-    try:
-        with path.open(encoding="utf-8-sig") as handle:
-            for number, line in enumerate(handle, 1):
-                yield number, line.strip()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason}); convert it, e.g. iconv -f gb18030 -t utf-8") from error
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a text file") from error
-
-
-def read_transcripts(path: Path) -> dict[str, str]:
-    """Transcripts by utterance id, in the file's order.
-
-    Raises:
-        UserError: the file is missing, empty or not UTF-8; a transcript is empty or an id occurs twice (the line is
-            named).
-    """
-    transcripts: dict[str, str] = {}
-    lines: dict[str, int] = {}
-    for number, line in read_lines(path):
-        utterance, _, text = line.replace("\t", " ").partition(" ")
-        if not utterance:
-            raise UserError(f"{path}:{number}: empty line; each line must read `utterance transcript`")
-        if not text.strip():
-            raise UserError(f"{path}:{number}: utterance {utterance} has no transcript; add it or remove the line")
-        if utterance in lines:
-            raise UserError(
-                f"{path}:{number}: utterance {utterance} is already on line {lines[utterance]}; remove one of them"
-            )
-        transcripts[utterance], lines[utterance] = text.strip(), number
-    if not transcripts:
-        raise UserError(f"{path}: holds no transcripts; each line must read `utterance transcript`")
-    return transcripts
+    return sum(1 for _ in read_lines(path))

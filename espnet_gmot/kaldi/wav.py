@@ -1,16 +1,25 @@
-"""Waveforms of a Kaldi wav.scp: plain files, archives (`feats.ark:1234`) and commands (`sox … |`)."""
+"""Waveforms of a Kaldi wav.scp: plain files, archives (`wav.ark:1234`) and commands (`sox … |`); one reader for all.
 
-import struct
+Commands are run by a shell, as Kaldi and ESPnet's stage 3 run them, hence only a wav.scp that you trust should hold
+any. Those that only change the speed (``sox PATH -t wav - speed F |``, asr.sh's stage 2) are computed here instead.
+"""
+
+import io
+import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import soundfile
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.kaldi.riff import MAGIC, Header, mended, read_header
+from espnet_gmot.kaldi.tables import read_table
 
-# What RIFF headers say when the writer could not go back and fill in the size.
-_STREAMED = (0, 0x7FFFFFFF, 0xFFFFFFFF)
+_SOX = re.compile(r"sox (?P<path>.*) -t wav - speed (?P<factor>[0-9.]+) \|")
+_IN_ARK = re.compile(r"(?P<ark>.*):(?P<offset>[0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -27,66 +36,165 @@ class Utterance:
     source: str
     samples: int
 
-    @property
-    def is_file(self) -> bool:
-        """Whether the source is a plain audio file."""
-        return _is_file(self.source)
+
+@dataclass(frozen=True)
+class Sound:
+    """What was read.
+
+    Attributes:
+        samples: (N,) or (N, C) float32 in [-1, 1]; N > 0, finite and not all the same.
+        rate: in Hz.
+        subtype: libsndfile's name of the encoding, e.g. PCM_16.
+        untouched: whether every program reads these samples from the source itself: a plain file with true sizes.
+    """
+
+    samples: np.ndarray
+    rate: int
+    subtype: str
+    untouched: bool
 
 
-def read_wav_scp(path: Path) -> list[Utterance]:
+def read_wav_scp(path: str | Path) -> dict[str, str]:
+    """Read wav.scp: sources by utterance.
+
+    Raises:
+        UserError: the table is missing, empty or has duplicates, lacks a source, or wants cutting (``segments``).
+    """
+    path = Path(path)
+    if (path.parent / "segments").is_file():
+        raise UserError(f"{path.parent}/segments: utterances must be cut first (asr.sh --stage 3 --stop_stage 3)")
+    sources = read_table(path)
+    for key, source in sources.items():
+        if not source:
+            raise UserError(f"{path}: '{key}' is not an `utterance path` line; mend or remove it")
+    return sources
+
+
+def read_utterances(path: str | Path) -> list[Utterance]:
     """Read wav.scp and the header of each plain file in it.
 
     Raises:
-        UserError: the table is missing, empty or has duplicates, wants cutting (`segments`), or names files that are
-            missing, truncated or no audio.
+        UserError: see :func:`read_wav_scp` and :func:`count_samples`; files that are missing are counted.
     """
-    if (path.parent / "segments").is_file():
-        raise UserError(f"{path.parent}/segments: utterances must be cut first (asr.sh --stage 3 --stop_stage 3)")
-    if not path.is_file():
-        raise UserError(f"--wav_scp {path}: no such file; give a Kaldi wav.scp (`utterance path` lines)")
-    sources: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        key, _, source = line.strip().replace("\t", " ").partition(" ")
-        if not source.strip():
-            raise UserError(f"{path}:{number}: '{line}' is not an `utterance path` line; mend or remove it")
-        if key in sources:
-            raise UserError(f"{path}:{number}: utterance {key} occurs twice; keep one line for each utterance")
-        sources[key] = source.strip()
-    if not sources:
-        raise UserError(f"--wav_scp {path}: no utterances; each line must read `utterance path`")
-    absent = [key for key, source in sources.items() if _is_file(source) and not Path(source).is_file()]
-    if absent:
+    sources = read_wav_scp(path)
+    plain = [(key, source) for key, source in sources.items() if path_of(source) == source]
+    if absent := [(key, source) for key, source in plain if not Path(source).is_file()]:
         raise UserError(
             f"{path}: {len(absent)} of {len(sources)} audio files are missing, the first is "
-            f"{sources[absent[0]]} ({absent[0]}); restore them or remove their lines"
+            f"{absent[0][1]} ({absent[0][0]}); restore them or remove their lines"
         )
-    return [Utterance(key, source, _samples(source)) for key, source in sources.items()]
+    return [Utterance(key, source, count_samples(source)) for key, source in sources.items()]
+
+
+def count_samples(source: str) -> int:
+    """Samples of each channel of a plain file, from its header alone; 0 for archives and commands.
+
+    Raises:
+        UserError: the file is missing, truncated or no audio.
+    """
+    if path_of(source) != source:
+        return 0
+    header = check_header(source)
+    frames = _info(source) if header is None or header.plain else header.frames
+    if frames == 0:
+        raise UserError(f"{source}: holds no samples; restore the file")
+    return frames
+
+
+def check_header(path: str) -> Header | None:
+    """Compare a file's wav header with its size; None for other formats.
+
+    Raises:
+        UserError: no such file, or cut short of what its header announces.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return read_header(stream, Path(path).stat().st_size, path)
+    except OSError as error:
+        raise UserError(f"{path}: {(error.strerror or str(error)).lower()}; restore the file") from error
+
+
+def _info(path: str) -> int:
+    try:
+        return soundfile.info(path).frames
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise UserError(f"{path}: no readable audio ({_what(path, error)}); restore the file") from error
+
+
+def path_of(source: str) -> str | None:
+    """The plain file behind a source, be it played at another speed; None for archives and other commands."""
+    if found := perturbed_source(source):
+        source = found[0]
+    return None if source.endswith("|") or _IN_ARK.fullmatch(source) else source
+
+
+def perturbed_source(entry: str) -> tuple[str, float] | None:
+    """Path and speed behind a wav.scp entry of the form ``sox PATH -t wav - speed F |``; None for any other."""
+    found = _SOX.fullmatch(entry)
+    if not found or "|" in found["path"]:
+        return None
+    return found["path"], float(found["factor"])
+
+
+def change_speed(wave: np.ndarray, rate: int, factor: float) -> np.ndarray:
+    """Play ``wave`` ``factor`` times as fast, pitch and all: (N,) or (N, C) at ``rate`` → about N / factor samples.
+
+    sox's ``speed`` resamples too; soxr is the same resampler.
+    """
+    import soxr
+
+    return soxr.resample(wave, rate * factor, rate, quality="HQ")
+
+
+def read_sound(source: str) -> Sound:
+    """Read one wav.scp entry.
+
+    Args:
+        source: file, ``ark:offset``, ``sox PATH -t wav - speed F |`` (computed, without sox) or another command.
+
+    Raises:
+        UserError: missing, unreadable, cut short, empty, silent or not finite; or a command that fails.
+    """
+    perturbed = perturbed_source(source)
+    source = perturbed[0] if perturbed else source
+    header: Header | None = None
+    stream: str | IO[bytes] = source
+    if source.endswith("|"):
+        stream, header = _whole(_run(source), source)
+    elif found := _IN_ARK.fullmatch(source):
+        stream, header = _whole(_entry(found["ark"], int(found["offset"]), source), source)
+    elif (header := check_header(source)) is not None and not header.plain:
+        stream = io.BytesIO(mended(Path(source).read_bytes(), header))
+    samples, rate, subtype = _decode(stream, source)
+    if perturbed:
+        samples = change_speed(samples, rate, perturbed[1])
+    untouched = stream is source and perturbed is None and (header is None or header.plain)
+    return Sound(samples, rate, subtype, untouched)
 
 
 def read_audio(utterance: Utterance, sampling_rate: int) -> np.ndarray:
-    """Read one utterance.
+    """Read one utterance of one channel at a sampling rate; other rates are resampled, as stage 3 does.
 
     Returns:
         (N,) float32 samples in [-1, 1].
 
     Raises:
-        UserError: it is unreadable or empty, has more than one channel or another sampling rate.
+        UserError: naming the utterance; see :func:`read_sound`, or more than one channel.
     """
-    where = f"{utterance.source} ({utterance.key})"
-    if utterance.is_file:
-        try:
-            audio, rate = soundfile.read(utterance.source, dtype="float32")
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise UserError(f"{where}: no readable audio ({_reason(error)}); restore the file") from error
-    else:
-        rate, audio = _read_by_kaldiio(utterance, where)
-    if audio.ndim != 1:
-        raise UserError(f"{where}: {min(audio.shape)} channels; mix it down to one")
-    if rate != sampling_rate:
-        raise UserError(f"{where}: {rate} Hz, but the model takes {sampling_rate} Hz; resample the data (--fs)")
-    if not len(audio):
-        raise UserError(f"{where}: no samples; restore the audio or remove its line")
-    return audio
+    import soxr
+
+    try:
+        sound = read_sound(utterance.source)
+    except UserError as error:
+        raise UserError(f"{utterance.key}: {error}") from error
+    if sound.samples.ndim != 1:
+        raise UserError(
+            f"{utterance.key}: {utterance.source}: {sound.samples.shape[1]} channels; mix it down to one "
+            "(sox IN.wav OUT.wav remix -)"
+        )
+    if sound.rate == sampling_rate:
+        return sound.samples
+    return np.clip(soxr.resample(sound.samples, sound.rate, sampling_rate, quality="HQ"), -1.0, 1.0)
 
 
 def sampling_rate(text: int | str, option: str) -> int:
@@ -106,71 +214,93 @@ def sampling_rate(text: int | str, option: str) -> int:
     return rate
 
 
-def _is_file(source: str) -> bool:
-    return not source.endswith("|") and not source.rpartition(":")[2].isdigit()
+def _whole(data: bytes, source: str) -> tuple[IO[bytes], Header | None]:
+    """Audio that isn't a file of its own, ready for libsndfile, and its header if it is a wav."""
+    header = read_header(io.BytesIO(data), len(data), source)
+    return io.BytesIO(data if header is None or header.plain else mended(data, header)), header
 
 
-def _samples(source: str) -> int:
-    """The length of a plain audio file, whose header must agree with its size; 0 for the rest."""
-    if not _is_file(source):
-        return 0
+def _decode(stream: str | IO[bytes], source: str) -> tuple[np.ndarray, int, str]:
     try:
-        info = soundfile.info(source)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise UserError(f"{source}: no readable audio ({_reason(error)}); restore the file") from error
-    with open(source, "rb") as handle:  # libsndfile reads a truncated wav without a word
-        head = handle.read(8)
-    promised, size = int.from_bytes(head[4:8], "little"), Path(source).stat().st_size
-    if head[:4] == b"RIFF" and promised not in _STREAMED and promised + 8 > size + 1:  # 1: a missing pad byte
-        raise UserError(f"{source}: truncated, {size} of {promised + 8} bytes; restore the file")
-    return info.frames
+        with soundfile.SoundFile(stream) as audio:
+            promised, rate, subtype, samples = (
+                audio.frames,
+                audio.samplerate,
+                audio.subtype,
+                audio.read(dtype="float32"),
+            )
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        raise UserError(f"{source}: no readable audio ({_what(stream, error)}); restore it") from error
+    if len(samples) < promised < 1 << 62:
+        raise UserError(f"{source}: truncated, {len(samples)} of {promised} samples; restore it")
+    if len(samples) == 0:
+        raise UserError(f"{source}: holds no samples; restore it or remove its line")
+    if not np.isfinite(samples).all():
+        raise UserError(f"{source}: {int((~np.isfinite(samples)).sum())} samples are not finite; restore it")
+    if samples.min() == samples.max():
+        raise UserError(f"{source}: silent, all samples are {samples.flat[0]:g}; restore it or remove its line")
+    return samples, rate, subtype
 
 
-def _read_by_kaldiio(utterance: Utterance, where: str) -> tuple[int, np.ndarray]:
-    import kaldiio
-
+def _entry(ark: str, offset: int, source: str) -> bytes:
+    """The bytes of one audio entry of an archive, as Kaldi (a wav) or kaldiio (AUDIO, length, any format) wrote it."""
     try:
-        loaded = kaldiio.load_mat(utterance.source)
-    except Exception as error:  # a broken archive or command ends in any of a dozen types
-        raise UserError(f"{where}: no readable audio ({_reason(error)}); restore it") from error
-    if not isinstance(loaded, tuple):
-        raise UserError(f"{where}: holds a matrix, not audio; give a wav.scp with audio")
-    first, second = loaded
-    rate, audio = (second, first) if isinstance(first, np.ndarray) else (first, second)
-    if np.issubdtype(audio.dtype, np.integer):
-        audio = audio / np.float32(-float(np.iinfo(audio.dtype).min))
-    return int(rate), audio.astype(np.float32)
-
-
-def _reason(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
-
-
-def wav_frames(path: str | Path) -> int:
-    """Number of sample frames of a wav file, from its headers alone.
-
-    Raises:
-        UserError: not a RIFF/WAVE file, no samples, or fewer bytes than the header announces (truncated).
-    """
-    path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        if (head := stream.read(12))[:4] != b"RIFF" or head[8:] != b"WAVE":
-            raise UserError(f"{path}: not a wav file ({size} bytes); fetch it again")
-        block = 0
-        while len(head := stream.read(8)) == 8:
-            name, length = head[:4], struct.unpack("<I", head[4:])[0]
-            if name == b"fmt ":
-                block = struct.unpack("<H", stream.read(length)[12:14])[0]
-            elif name == b"data":
-                there = size - stream.tell()
-                if there < length:
-                    raise UserError(
-                        f"{path}: truncated, {there} of {length} bytes of samples are there; fetch it again"
-                    )
-                if block == 0 or length < block:
-                    raise UserError(f"{path}: holds no samples; fetch it again")
-                return length // block
+        with open(ark, "rb") as stream:
+            stream.seek(offset)
+            magic = stream.read(5)
+            if magic == b"AUDIO":
+                length = int.from_bytes(stream.read(stream.read(1)[0]), "little")
+            elif magic[:4] in MAGIC:
+                length = _rest(stream, offset)
+                if header := read_header(stream, length, source):
+                    length = header.start + header.length
+                    if header.streamed:
+                        raise UserError(f"{source}: its header lacks the length, where does it end? save it anew")
+                stream.seek(offset)
+            elif magic[:4] == b"fLaC":
+                length = _rest(stream, offset)
             else:
-                stream.seek(length + length % 2, 1)
-    raise UserError(f"{path}: truncated before its samples ({size} bytes); fetch it again")
+                kind = "a matrix" if magic[:2] == b"\0B" else "no entry"
+                raise UserError(f"{source}: holds {kind}, not audio; give a wav.scp with audio")
+            data = stream.read(length)
+    except OSError as error:
+        raise UserError(f"{source}: {(error.strerror or str(error)).lower()}; restore the archive") from error
+    if len(data) < length:
+        raise UserError(f"{source}: truncated, {len(data)} of {length} bytes; restore the archive")
+    return data
+
+
+def _rest(stream: IO[bytes], offset: int) -> int:
+    """Bytes from ``offset`` to the end; the stream stands at ``offset`` afterwards."""
+    end = stream.seek(0, io.SEEK_END)
+    stream.seek(offset)
+    return end - offset
+
+
+def _run(pipe: str) -> bytes:
+    command = pipe.rstrip("| ")
+    done = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        fix = "; install the program or name a file instead" if done.returncode == 127 else "; mend the command"
+        raise UserError(f"{command!r} failed with status {done.returncode}: {reason[0]}{fix}")
+    return done.stdout
+
+
+def _what(stream: str | IO[bytes], error: Exception) -> str:
+    """Why libsndfile refuses: what the bytes are, where they say so."""
+    head = b""
+    if not isinstance(stream, str):
+        stream.seek(0)
+        head = stream.read(16)
+    elif Path(stream).is_file():
+        with open(stream, "rb") as handle:
+            head = handle.read(16)
+    if not head:
+        return "empty"
+    for magic, kind in ((b"\xff\xfb", "MP3"), (b"ID3", "MP3"), (b"<", "a web page or XML"), (b"version https", "LFS")):
+        if head.startswith(magic):
+            return f"it is {kind}" if kind != "LFS" else "a Git-LFS pointer: git lfs pull"
+    if head[4:8] == b"ftyp":
+        return "it is MP4 or M4A"
+    return (" ".join(str(getattr(error, "error_string", error)).split()) or type(error).__name__)[:200]

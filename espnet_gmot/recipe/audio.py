@@ -1,9 +1,6 @@
 """Stage 3 for ``feats_type raw``: every wav.scp entry becomes an audio file or an archive entry of one format."""
 
-import io
-import shlex
 import shutil
-import subprocess
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,10 +11,10 @@ from tqdm import tqdm
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.kaldi.tables import read_table, split_table
+from espnet_gmot.kaldi.wav import path_of, read_sound
 from espnet_gmot.marks import digest_of, is_complete, set_complete
-from espnet_gmot.recipe.speed import change_speed, perturbed_source
 
-VERSION = "1"
+VERSION = "2"
 """Part of the fingerprint; raise it when the output changes."""
 
 
@@ -41,10 +38,7 @@ def format_wav_scp(
         UserError: unreadable audio, naming the utterance and the file.
     """
     source, target = Path(source), Path(target)
-    total = len(read_table(source))
-    if total == 0:
-        raise UserError(f"{source}: empty; run the earlier stages again")
-    nj = min(nj, total)
+    nj = min(nj, len(read_table(source)))
     parts = [target / "logs" / f"wav.{index}.scp" for index in range(1, nj + 1)]
     split_table(source, parts)
     folders = [target / "data" / f"format.{index}" for index in range(1, nj + 1)]
@@ -78,7 +72,7 @@ def part_digest(part: Path, audio_format: str, fs: int) -> str:
     """Hash of all that a part's output depends on: its entries, the files behind them, and the format."""
     entries = read_table(part)
     words = [VERSION, audio_format, str(fs), *(f"{key} {entry}" for key, entry in entries.items())]
-    return digest_of(words, [path for entry in entries.values() if (path := _path(entry))])
+    return digest_of(words, [path for entry in entries.values() if (path := path_of(entry))])
 
 
 def format_part(part: Path, folder: Path, audio_format: str, fs: int) -> int:
@@ -91,13 +85,6 @@ def format_part(part: Path, folder: Path, audio_format: str, fs: int) -> int:
     write_text(folder / "utt2num_samples", "".join(f"{key} {length}\n" for key, length in lengths.items()))
     set_complete(folder, part_digest(part, audio_format, fs))
     return len(entries)
-
-
-def _path(entry: str) -> str | None:
-    perturbed = perturbed_source(entry)
-    if perturbed:
-        entry = perturbed[0]
-    return None if entry.endswith("|") else entry
 
 
 def _write_archive(entries: dict[str, str], folder: Path, audio_format: str, fs: int) -> dict[str, int]:
@@ -132,11 +119,11 @@ def _write_files(entries: dict[str, str], folder: Path, audio_format: str, fs: i
 
 
 def load(key: str, entry: str, fs: int, audio_format: str | None = None) -> tuple[np.ndarray, int, bool]:
-    """Read one wav.scp entry.
+    """Read one wav.scp entry at the wanted rate.
 
     Args:
         key: utterance, for error messages.
-        entry: file, ``sox … speed F |`` (computed here, without sox) or another pipe (run by a shell).
+        entry: see :func:`espnet_gmot.kaldi.wav.read_sound`.
         fs: wanted sampling rate in Hz.
         audio_format: wanted file format.
 
@@ -144,26 +131,17 @@ def load(key: str, entry: str, fs: int, audio_format: str | None = None) -> tupl
         The samples (N,) or (N, C), the rate, and whether the file already is what is wanted.
 
     Raises:
-        UserError: unreadable audio or a pipe that fails.
+        UserError: unreadable audio or a command that fails.
     """
-    import soundfile
     import soxr
 
-    perturbed = perturbed_source(entry)
-    path = perturbed[0] if perturbed else entry
     try:
-        stream = io.BytesIO(_run(key, path)) if path.endswith("|") else path
-        with soundfile.SoundFile(stream) as audio:
-            rate, subtype, wave = audio.samplerate, audio.subtype, audio.read()
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"{key}: {path}: unreadable audio ({error}); mend or remove it in data/") from error
-    if len(wave) == 0:
-        raise UserError(f"{key}: {path}: holds no samples; mend or remove it in data/")
-    as_it_is = rate == fs and path is entry and path.endswith(f".{audio_format}") and _is_default(audio_format, subtype)
-    if perturbed:
-        wave = change_speed(wave, rate, perturbed[1])
-    if rate != fs:
-        wave = soxr.resample(wave, rate, fs, quality="HQ")
+        sound = read_sound(entry)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+    named = audio_format is not None and entry.lower().endswith(f".{audio_format}")
+    as_it_is = sound.untouched and sound.rate == fs and named and _is_default(audio_format, sound.subtype)
+    wave = sound.samples if sound.rate == fs else soxr.resample(sound.samples, sound.rate, fs, quality="HQ")
     return np.clip(wave, -1.0, 1.0), fs, as_it_is
 
 
@@ -171,15 +149,3 @@ def _is_default(audio_format: str | None, subtype: str) -> bool:
     import soundfile
 
     return audio_format is not None and subtype == soundfile.default_subtype(audio_format)
-
-
-def _run(key: str, pipe: str) -> bytes:
-    command = pipe.rstrip("| ")
-    program = shlex.split(command)[0]
-    if shutil.which(program) is None:
-        raise UserError(f"{key}: wav.scp runs {program!r}, which is not installed; install it or name a file instead")
-    done = subprocess.run(command, shell=True, capture_output=True, check=False)
-    if done.returncode != 0:
-        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise UserError(f"{key}: {command!r} failed with status {done.returncode}: {reason[0]}")
-    return done.stdout

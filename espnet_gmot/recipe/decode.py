@@ -5,7 +5,7 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
-from espnet_gmot.kaldi.tables import count_lines, split_table
+from espnet_gmot.kaldi.tables import count_lines, read_lines, split_table
 from espnet_gmot.recipe.jobs import Job, cores, run_parts, sensible_parts
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.train import write_resume_script
@@ -41,7 +41,7 @@ def _decode_set(layout: Layout, name: str) -> None:
     run_parts(jobs, outputs, processes=_processes(layout), unit="utt", marker="best hypo", sizes=sizes)
     for file in _OUTPUTS:
         found = [output / "1best_recog" / file for output in outputs if (output / "1best_recog" / file).is_file()]
-        lines = [line for path in found for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for path in found for _, line in read_lines(path)]
         if found:
             write_text(out / file, "".join(f"{line}\n" for line in sorted(lines, key=lambda line: line.split()[0])))
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
-from espnet_gmot.kaldi.tables import read_data_dir, read_table, write_data_dir
+from espnet_gmot.kaldi.tables import read_data_dir, read_table, read_transcripts, write_data_dir
 from espnet_gmot.kaldi.wav import sampling_rate
 from espnet_gmot.recipe.audio import format_wav_scp
 from espnet_gmot.recipe.layout import Layout
@@ -100,5 +100,5 @@ def write_lm_text(layout: Layout) -> None:
     lines = []
     for path in layout.lm_train_texts():
         suffix = path.name.replace("text", "", 1)
-        lines += [f"{key}{suffix} {text}\n" for key, text in read_table(path).items() if text]
+        lines += [f"{key}{suffix} {text}\n" for key, text in read_transcripts(path, allow_empty=True).items() if text]
     write_text(layout.dump / "lm_train.txt", "".join(lines))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
-from espnet_gmot.kaldi.tables import read_table
+from espnet_gmot.kaldi.tables import read_table, read_transcripts
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.token_list import tokenizer
 from espnet_gmot.report.cer import Counts, align, read_trn, summary_tables
@@ -46,7 +46,8 @@ def write_trn(layout: Layout, unit: str, data: Path, decoded: Path, folder: Path
     Raises:
         UserError: nothing was decoded, or utterances lack a hypothesis.
     """
-    references, speakers, hypotheses = (read_table(p) for p in (data / "text", data / "utt2spk", decoded / "text"))
+    references, hypotheses = (read_transcripts(folder / "text", allow_empty=True) for folder in (data, decoded))
+    speakers = read_table(data / "utt2spk")
     missing = sorted(references.keys() - hypotheses.keys())
     if missing:
         names = ", ".join(missing[:3])

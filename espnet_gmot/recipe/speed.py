@@ -3,12 +3,8 @@
 import re
 from pathlib import Path
 
-import numpy as np
-
 from espnet_gmot.errors import UserError
 from espnet_gmot.kaldi.tables import combine_data_dirs, read_data_dir, write_data_dir
-
-_SOX = re.compile(r"sox (?P<path>.*) -t wav - speed (?P<factor>[0-9.]+) \|")
 
 
 def perturb_data_dir(source: str | Path, target: str | Path, factor: str) -> None:
@@ -38,24 +34,6 @@ def _pipe(entry: str, factor: str) -> str:
     if re.search(r":[0-9]+$", entry):
         return f"wav-copy {entry} - | sox -t wav - -t wav - speed {factor} |"
     return f"sox {entry} -t wav - speed {factor} |"
-
-
-def perturbed_source(entry: str) -> tuple[str, float] | None:
-    """Path and speed behind a wav.scp entry of the form ``sox PATH -t wav - speed F |``; None for any other."""
-    found = _SOX.fullmatch(entry)
-    if not found or "|" in found["path"]:
-        return None
-    return found["path"], float(found["factor"])
-
-
-def change_speed(wave: np.ndarray, rate: int, factor: float) -> np.ndarray:
-    """Play ``wave`` ``factor`` times as fast, pitch and all: (N,) or (N, C) at ``rate`` → about N / factor samples.
-
-    sox's ``speed`` resamples too; soxr is the same resampler.
-    """
-    import soxr
-
-    return soxr.resample(wave, rate * factor, rate, quality="HQ")
 
 
 def parse_factors(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
-from espnet_gmot.kaldi.tables import read_table
+from espnet_gmot.kaldi.tables import count_lines, read_lines, read_transcripts
 from espnet_gmot.recipe.layout import Layout
 
 
@@ -16,7 +16,7 @@ def make_token_list(layout: Layout) -> int:
         _train_sentencepiece(layout)
     else:
         _count_tokens(layout)
-    return len(layout.token_list.read_text(encoding="utf-8").splitlines())
+    return count_lines(layout.token_list)
 
 
 def tokenizer(layout: Layout, unit: str, cleaner: str, *, scoring: bool = False) -> Callable[[str], list[str]]:
@@ -60,8 +60,8 @@ def _count_tokens(layout: Layout) -> None:
     split = tokenizer(layout, args.token_type, args.cleaner)
     text = layout.dump / "lm_train.txt"
     counts: Counter[str] = Counter()
-    for sentence in read_table(text).values():
-        counts.update(split(" ".join(sentence.split())))
+    for sentence in read_transcripts(text, allow_empty=True).values():
+        counts.update(split(sentence))
     if not counts:
         raise UserError(f"{text}: holds no text; check --lm_train_text")
     # frequent tokens first, equally frequent ones in order of appearance: the order of ESPnet's tokenize_text
@@ -74,13 +74,11 @@ def _train_sentencepiece(layout: Layout) -> None:
 
     args, folder = layout.args, layout.token_list.parent
     paths = args.bpe_train_text.split() or [str(layout.dump / "org" / layout.train_set / "text")]
-    sentences = [text for path in paths for text in read_table(path).values()]
+    sentences = [text for path in paths for text in read_transcripts(path, allow_empty=True).values()]
     write_text(folder / "train.txt", "".join(f"{sentence}\n" for sentence in sentences))
     symbols = args.bpe_nlsyms
     if Path(symbols).is_file():
-        symbols = ",".join(
-            line.split()[0] for line in Path(symbols).read_text(encoding="utf-8").splitlines() if line.split()
-        )
+        symbols = ",".join(line.split()[0] for _, line in read_lines(symbols))
     try:
         sentencepiece.SentencePieceTrainer.train(
             input=str(folder / "train.txt"),
@@ -93,6 +91,7 @@ def _train_sentencepiece(layout: Layout) -> None:
         )
     except RuntimeError as error:
         raise UserError(f"--nbpe {args.nbpe}: sentencepiece refuses: {' '.join(str(error).split())}") from error
-    vocabulary = (folder / "bpe.vocab").read_text(encoding="utf-8").splitlines()
-    pieces = [line.split("\t")[0] for line in vocabulary[3:]]  # without <unk>, <s> and </s>
+    pieces = [
+        line.split("\t")[0] for _, line in list(read_lines(folder / "bpe.vocab"))[3:]
+    ]  # without <unk>, <s> and </s>
     write_text(layout.token_list, "".join(f"{token}\n" for token in [args.blank, args.oov, *pieces, args.sos_eos]))

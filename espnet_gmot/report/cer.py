@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.kaldi.tables import read_lines
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def read_trn(path: str | Path) -> dict[str, list[str]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; run stage 13 first")
     sentences = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in read_lines(path):
         found = re.fullmatch(r"(.*?)\s*\((\S+)\)\s*", line)
         if not found:
             raise UserError(f"{path}:{number}: no (speaker-utterance) at the end; run stage 13 again")

@@ -18,7 +18,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import replacing, write_json
 from espnet_gmot.hub import check_device
 from espnet_gmot.kaldi.shards import Dump, Shard, Worker
-from espnet_gmot.kaldi.wav import read_audio, read_wav_scp
+from espnet_gmot.kaldi.wav import read_audio, read_utterances
 from espnet_gmot.speech.encoders import FrozenLayer
 from espnet_gmot.version import __version__
 
@@ -101,7 +101,7 @@ def dump(options: DumpOptions, wav_scp: Path, out: Path, *, overwrite: bool = Fa
         UserError: bad options, audio, model or folder; each message says what to do.
     """
     options.check()
-    utterances = read_wav_scp(wav_scp)
+    utterances = read_utterances(wav_scp)
     frontend = options.frontend()
     features = {"weights": frontend.encoder.fingerprint, "layer": frontend.layer}
     if options.pool > 1:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.kaldi.tables import read_lines, read_transcripts
+from espnet_gmot.kaldi.tables import clean_text, read_lines, read_transcripts
 from espnet_gmot.teacher.tokens import surroundings
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -35,7 +35,7 @@ def read_sentences(files: Sequence[Path], text_format: str) -> list[str]:
         if text_format == "kaldi":
             sentences.update(dict.fromkeys(read_transcripts(path).values()))
         else:
-            sentences.update((line, None) for _, line in read_lines(path) if line)
+            sentences.update((text, None) for _, line in read_lines(path) if (text := clean_text(line)))
     if len(sentences) < 2:
         names = ", ".join(map(str, files))
         raise UserError(f"--text {names}: {len(sentences)} different sentences; give a text with at least two")

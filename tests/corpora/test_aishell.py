@@ -163,8 +163,8 @@ def test_missing_recordings_and_transcripts(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("BAC009S01W0000", r"1 transcript \(BAC009S01W0000\) is empty"),
-        ("BAC009S01W0001 一 二\nBAC009S01W0000 一", r"1 transcript \(BAC009S01W0001\) is given twice"),
+        ("BAC009S01W0000", r"1 of 12 utterances have no transcript, the first is BAC009S01W0000"),
+        ("BAC009S01W0001 一 二\nBAC009S01W0000 一", r":3: BAC009S01W0001 is already on line 1"),
     ],
 )
 def test_empty_and_duplicate_transcripts(tree: Path, line: str, message: str) -> None:

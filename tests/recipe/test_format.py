@@ -10,13 +10,12 @@ import soundfile
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import writing
-from espnet_gmot.kaldi.tables import combine_data_dirs, read_table, split_table, write_data_dir, write_table
-from espnet_gmot.kaldi.wav import sampling_rate
+from espnet_gmot.kaldi.tables import read_table, write_data_dir, write_table
 from espnet_gmot.recipe import format as formatting
 from espnet_gmot.recipe import options
 from espnet_gmot.recipe.audio import format_wav_scp, load
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.speed import change_speed, perturb_training_set
+from espnet_gmot.recipe.speed import perturb_training_set
 from tests.recipe.corpus import wav_bytes
 
 
@@ -31,33 +30,6 @@ def write_set(name: str, texts: dict[str, str], **tables: dict[str, str]) -> Non
     write_data_dir(Path("data") / name, {"text": texts, "utt2spk": dict.fromkeys(texts, "s"), **tables})
 
 
-def test_tables_are_sorted_and_unique(place: Path) -> None:
-    write_table("t", {"b": "2", "B": "1", "一": "3"})
-    assert Path("t").read_text() == "B 1\nb 2\n一 3\n"
-    stamp = Path("t").stat().st_mtime_ns
-    write_table("t", {"一": "3", "b": "2", "B": "1"})
-    assert Path("t").stat().st_mtime_ns == stamp  # the same content is not written again
-    Path("t").write_text("a 1\na 2\n")
-    with pytest.raises(UserError, match="t:2: a occurs twice"):
-        read_table("t")
-    Path("t").write_text("".join(f"{number}\n" for number in range(7)))
-    split_table("t", ["x", "y", "z"])
-    assert [len(Path(part).read_text().split()) for part in "xyz"] == [3, 2, 2]
-
-
-def test_only_common_utterances_are_kept(place: Path) -> None:
-    assert write_data_dir("d", {"text": {"a": "1", "b": "2"}, "utt2spk": {"b": "s", "c": "s"}}) == 1
-    assert Path("d/spk2utt").read_text() == "s b\n"
-    with pytest.raises(UserError, match=r"no utterance occurs in all of its tables \(text 1, utt2spk 1\)"):
-        write_data_dir("e", {"text": {"a": "1"}, "utt2spk": {"b": "s"}})
-
-
-def test_combining_shared_utterances_is_an_error(place: Path) -> None:
-    write_set("a", {"u": "一"})
-    with pytest.raises(UserError, match="u also occurs in another"):
-        combine_data_dirs("data/c", ["data/a", "data/a"])
-
-
 def test_segments_need_asr_sh(place: Path) -> None:
     write_set("train", {"u": "一"}, **{"wav.scp": {"u": "u.wav"}})
     Path("data/train/segments").write_text("u r 0 1\n")
@@ -65,17 +37,12 @@ def test_segments_need_asr_sh(place: Path) -> None:
         perturb_training_set("train", "0.9 1.0")
 
 
-def test_speed_changes_length_and_pitch() -> None:
-    rate = 16000
-    wave = np.sin(2 * np.pi * 500 * np.arange(rate) / rate)
-    slow = change_speed(wave, rate, 0.8)
-    assert len(slow) == rate / 0.8
-    assert np.argmax(np.abs(np.fft.rfft(slow))) / len(slow) * rate == pytest.approx(400, abs=1)
+def test_bad_speeds(place: Path) -> None:
     with pytest.raises(UserError, match="'fast' is not a speed"):
         perturb_training_set("train", "0.9 fast")
 
 
-def test_resampling_pipes_and_bad_audio(place: Path) -> None:
+def test_resampling_and_files_that_already_fit(place: Path) -> None:
     Path("a.wav").write_bytes(wav_bytes("一二", rate=8000))
     wave, rate, _ = load("a", "a.wav", 16000)
     assert (len(wave), rate) == (4800, 16000)
@@ -83,13 +50,6 @@ def test_resampling_pipes_and_bad_audio(place: Path) -> None:
     assert np.array_equal(wave, soundfile.read("a.wav")[0]) and not as_it_is
     assert load("a", "a.wav", 8000, "wav")[2] is True
     assert load("a", "a.wav", 8000, "flac")[2] is False
-    with pytest.raises(UserError, match=r"u1: wav\.scp runs 'nosuchprogram', which is not installed"):
-        load("u1", "nosuchprogram a.wav |", 16000)
-    with pytest.raises(UserError, match=r"u1: 'cat b\.wav' failed with status 1: .*No such file"):
-        load("u1", "cat b.wav |", 16000)
-    Path("b.wav").write_text("hello")
-    with pytest.raises(UserError, match=r"u1: b\.wav: unreadable audio"):
-        load("u1", "b.wav", 16000)
 
 
 @pytest.mark.parametrize("audio_format", ["wav", "flac", "wav.ark", "flac.ark"])
@@ -180,10 +140,3 @@ def test_full_disk_is_explained() -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "out/x")
     with pytest.raises(OSError, match="Bad file"), writing():
         raise OSError(errno.EBADF, "Bad file descriptor")
-
-
-@pytest.mark.parametrize("rate", ["0", "fast", "-8k"])
-def test_bad_rates(rate: str) -> None:
-    assert (sampling_rate("16k", "--fs"), sampling_rate("22050", "--fs")) == (16000, 22050)
-    with pytest.raises(UserError, match=f"--fs: '{rate}' is no sampling rate"):
-        sampling_rate(rate, "--fs")

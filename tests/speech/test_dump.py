@@ -15,7 +15,7 @@ from espnet_gmot.errors import UserError
 
 pytest.importorskip("espnet2")
 from espnet_gmot.hosts.frontend import HFSpeechFrontend
-from espnet_gmot.kaldi.wav import read_audio, read_wav_scp
+from espnet_gmot.kaldi.wav import read_audio, read_utterances
 from espnet_gmot.speech import dump as dump_frontend
 from tests.hosts.test_frontend import tiny
 
@@ -107,8 +107,8 @@ def test_rerun_mends_what_is_broken_and_keeps_the_rest(
 def test_a_failure_keeps_finished_parts_and_leaves_no_index(model: str, corpus: Path) -> None:
     shortest = min((corpus.parent / "wavs").iterdir(), key=lambda path: path.stat().st_size)  # its part comes last
     good = shortest.read_bytes()
-    soundfile.write(shortest, np.zeros(500), 8000)
-    with pytest.raises(UserError, match=f"{shortest.name}.*8000 Hz, but the model takes 16000 Hz"):
+    soundfile.write(shortest, np.zeros(500), 16000)
+    with pytest.raises(UserError, match=rf"{shortest.stem}: .*{shortest.name}: silent, all samples are 0"):
         run(model, corpus)
     out = corpus.parent / "out"
     assert sorted(path.name for path in out.glob("*.ark")) == ["feats.1.ark", "feats.2.ark"]
@@ -138,7 +138,7 @@ def test_processes_give_the_same_features(model: str, corpus: Path) -> None:
 
 
 def test_archives_and_commands_are_read_like_files(corpus: Path) -> None:
-    utterance = read_wav_scp(corpus)[0]
+    utterance = read_utterances(corpus)[0]
     samples, _ = soundfile.read(utterance.source, dtype="int16")
     folder = corpus.parent
     kaldiio.save_ark(str(folder / "wav.ark"), {"a": (16000, samples)}, scp=str(folder / "a.scp"))
@@ -154,8 +154,16 @@ def test_archives_and_commands_are_read_like_files(corpus: Path) -> None:
     expected = read_audio(utterance, 16000)
     assert expected.dtype == np.float32
     for name in "abc":
-        (other,) = read_wav_scp(folder / f"{name}.scp")
+        (other,) = read_utterances(folder / f"{name}.scp")
         np.testing.assert_array_equal(read_audio(other, 16000), expected)
+
+
+def test_other_rates_are_resampled(model: str, corpus: Path) -> None:
+    path = corpus.parent / "wavs" / "u00.wav"
+    time = np.arange(44100) / 44100
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * time), 44100)
+    frames = dict(line.split() for line in (run(model, corpus) / "utt2num_frames").read_text().splitlines())
+    assert frames["u00"] == "50"  # a second at Whisper's 50 frames a second
 
 
 def damage(corpus: Path, kind: str) -> str:
@@ -164,7 +172,7 @@ def damage(corpus: Path, kind: str) -> str:
     path = Path(lines[0].split()[1])
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
-        return f"{path.name}: truncated, .* bytes; restore the file"
+        return f"{path.name}: truncated, .* bytes of samples; restore the file"
     if kind == "text":
         path.write_text("no audio at all")
         return f"{path.name}: no readable audio"
@@ -173,24 +181,24 @@ def damage(corpus: Path, kind: str) -> str:
         return f"1 of 40 audio files are missing, the first is {path}"
     if kind == "duplicate":
         corpus.write_text("".join(lines + lines[:1]))
-        return f"wav.scp:41: utterance {path.stem} occurs twice"
+        return f"wav.scp:41: {path.stem} is already on line 1"
     if kind == "no path":
         corpus.write_text("u1\n")
-        return "wav.scp:1: 'u1' is not an `utterance path` line"
+        return "wav.scp: 'u1' is not an `utterance path` line"
     if kind == "empty":
         corpus.write_text("")
-        return "no utterances"
+        return "wav.scp: empty"
     if kind == "segments":
         (corpus.parent / "segments").write_text("u1 u1 0 1\n")
         return "utterances must be cut first"
     if kind == "stereo":
-        soundfile.write(path, np.zeros((4000, 2)), 16000)
-        return f"{path.name} .*: 2 channels; mix it down to one"
+        soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, (4000, 2)), 16000)
+        return f"{path.name}: 2 channels; mix it down to one"
     if kind == "no samples":
         soundfile.write(path, np.zeros(0), 16000)
-        return f"{path.name} .*: no samples"
+        return f"{path.name}: holds no samples"
     soundfile.write(path, np.full(4000, np.nan), 16000, subtype="FLOAT")
-    return f"{path.name} .*: features are not finite"
+    return f"{path.name}: 4000 samples are not finite"
 
 
 @pytest.mark.parametrize(

@@ -129,10 +129,9 @@ def test_processes_give_the_same_bytes(tiny_plm: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a 今天\nb\n", r"text:2: utterance b has no transcript"),
-        ("a 今天\n\nb 天\n", r"text:2: empty line"),
-        ("a 今天\nb 天\na 天\n", r"text:3: utterance a is already on line 1"),
-        ("", r"text: holds no transcripts"),
+        ("a 今天\nb\n", r"text: 1 of 2 utterances have no transcript, the first is b"),
+        ("a 今天\nb 天\na 天\n", r"text:3: a is already on line 1"),
+        ("", r"text: empty"),
         ("a \ue000\u200b\n", r"utterance a: its transcript .* is empty for the teacher"),
     ],
 )
@@ -144,7 +143,7 @@ def test_bad_texts(tiny_plm: Path, tmp_path: Path, content: str, message: str) -
 
 
 def test_unreadable_texts_and_options(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none: cannot be read \(No such file"):
+    with pytest.raises(UserError, match=r"none: no such file"):
         run(tiny_plm, tmp_path / "none", tmp_path / "out")
     text.write_bytes("a 今天\n".encode("gb18030"))
     with pytest.raises(UserError, match=r"not UTF-8.*iconv"):

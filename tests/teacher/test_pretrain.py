@@ -161,7 +161,7 @@ def test_bad_text(text: Path, tmp_path: Path) -> None:
     (tmp_path / "one").write_text("今天\n\n今天\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"--text .*one: 1 different sentences; give a text with at least two"):
         read_sentences([tmp_path / "one"], "plain")
-    with pytest.raises(UserError, match="has no transcript"):
+    with pytest.raises(UserError, match="160 of 160 utterances have no transcript"):
         read_sentences([text], "kaldi")
     with pytest.raises(UserError, match=r"'./none': there is no such folder"):
         pretrain.main(["--text", str(text), "--out", str(tmp_path / "plm"), "--init", "./none"])
