@@ -28,6 +28,7 @@ COMMANDS = {
     "pretrain-plm": ("espnet_gmot.teacher.pretrain", "pretrain a small character BERT, or adapt a given model"),
     "dump-teacher": ("espnet_gmot.teacher.dump", "write a teacher's features of transcripts into Kaldi archives"),
     "dump-frontend": ("espnet_gmot.speech.dump", "write a speech encoder's features into Kaldi archives"),
+    "compare": ("espnet_gmot.recipe.compare", "train and score systems × seeds on one corpus (run_comparison.sh)"),
     "export": ("espnet_gmot.hosts.export", "a stock ESPnet experiment out of a gmot one"),
     "doctor": ("espnet_gmot.doctor", "what is installed, what is missing, and the command that mends it"),
     "align": (

@@ -130,6 +130,11 @@ _STAGES = """stages:
 Names, folders and files are asr.sh's: an experiment begun with one engine can be continued with the other."""
 
 
+def names() -> set[str]:
+    """Names of all options that run.sh takes: asr.sh's and its own."""
+    return {name for name, *_ in _OPTIONS} | set(_ASR_SH_ONLY) | set(_RUN_SH)
+
+
 def get_parser() -> argparse.ArgumentParser:
     """All options, with asr.sh's names and defaults."""
     parser = argparse.ArgumentParser(

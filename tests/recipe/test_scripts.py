@@ -12,7 +12,7 @@ import pytest
 from tests.recipe.conftest import RECIPE
 
 CONF = RECIPE.parents[2] / "conf"
-SCRIPTS = ["run.sh", "run_mini.sh", "path.sh", "cmd.sh", "local/data.sh", "local/path.sh"]
+SCRIPTS = ["run.sh", "run_mini.sh", "run_comparison.sh", "path.sh", "cmd.sh", "local/data.sh", "local/path.sh"]
 STUB = """#!{python}
 import json, os, sys
 from pathlib import Path

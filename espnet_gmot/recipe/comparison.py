@@ -1,0 +1,312 @@
+"""A comparison's folder: its cells, what is known of each, and the guard of the test set.
+
+``comparison.json`` in the work folder says which data it is about and when the test set was scored;
+``exp/asr_SYSTEM_seedN/comparison.json`` says of each cell what it is and what was scored.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.files import write_json
+from espnet_gmot.marks import digest_of
+from espnet_gmot.recipe.side_by_side import Usage
+from espnet_gmot.recipe.systems import System
+from espnet_gmot.report.cli import collect
+from espnet_gmot.report.results import Result
+from espnet_gmot.report.training_log import read_training_log
+
+_NOTE = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system with one seed.
+
+    Attributes:
+        system: what is trained.
+        seed: ESPnet's ``--seed``.
+        exp: its experiment's folder.
+    """
+
+    system: System
+    seed: int
+    exp: Path
+
+    @property
+    def name(self) -> str:
+        """For readers."""
+        return f"{self.system.name} seed {self.seed}"
+
+    @property
+    def tag(self) -> str:
+        """ESPnet's asr_tag."""
+        return self.exp.name.removeprefix("asr_")
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What is known of it; empty before it begins."""
+        return _read(self.exp / _NOTE)
+
+    def definition(self, common: str) -> str:
+        """Digest of all that decides what is trained: the configuration, the teacher's name, options of all cells."""
+        options = [f"{key}={value}" for key, value in self.system.options]
+        words = [
+            self.system.config.read_text(encoding="utf-8"),
+            self.system.teacher or "",
+            *options,
+            str(self.seed),
+            common,
+        ]
+        return hashlib.sha256("\0".join(words).encode()).hexdigest()
+
+    def scored(self, name: str) -> bool:
+        """Whether this set was scored."""
+        return name in self.note.get("sets", {})
+
+
+class Folder:
+    """A comparison's work folder.
+
+    Args:
+        path: the folder.
+        valid_set: the set that systems are tuned on.
+        test_sets: sets that are scored once, at the end.
+    """
+
+    def __init__(self, path: Path, valid_set: str, test_sets: Sequence[str]) -> None:
+        self.path, self.valid_set, self.test_sets = path, valid_set, list(test_sets)
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What is known of the whole."""
+        return _read(self.path / _NOTE)
+
+    @property
+    def final(self) -> dict[str, Any] | None:
+        """When and for which cells the test set was scored; None before."""
+        return self.note.get("final")
+
+    def remember(self, **facts: Any) -> None:
+        """Add to what is known of the whole."""
+        write_json(self.path / _NOTE, {**self.note, **facts})
+
+    def cell(self, system: System, seed: int) -> Cell:
+        """A cell of this folder."""
+        return Cell(system, seed, self.path / "exp" / f"asr_{system.slug}_seed{seed}")
+
+    def notes(self) -> dict[Path, dict[str, Any]]:
+        """What is known of every cell that was ever begun here, by experiment."""
+        return {path.parent: _read(path) for path in sorted(self.path.glob(f"exp/asr_*/{_NOTE}"))}
+
+    def check(self, cell: Cell, common: str) -> None:
+        """Check that what a cell's folder holds is this cell.
+
+        Raises:
+            UserError: it is something else.
+        """
+        note, name = cell.note, cell.system.name
+        if note and note["definition"] != cell.definition(common):
+            raise UserError(
+                f"{cell.exp}: was trained with another configuration, teacher or options than {name} has now; "
+                "give the system another name, or delete that folder"
+            )
+        if not note and (cell.exp / "config.yaml").is_file():
+            raise UserError(
+                f"{cell.exp}: holds an experiment that no comparison began; delete it, or use another --workdir"
+            )
+
+    def begin(self, cell: Cell, common: str, hardware: str) -> None:
+        """Note that a cell is being trained from here on."""
+        note, system = cell.note, cell.system
+        commits = [*note.get("commits", []), commit()]
+        write_json(
+            cell.exp / _NOTE,
+            {
+                "system": system.name,
+                "seed": cell.seed,
+                "config": system.config.name,
+                "teacher": system.teacher or "",
+                "options": ",".join(f"{key}={value}" for key, value in system.options),
+                "definition": cell.definition(common),
+                "sets": {},
+                "cpu_seconds": 0.0,
+                "max_rss_gb": 0.0,
+                "after_final": self.final is not None,
+                **note,
+                "commits": list(dict.fromkeys(commits)),
+                "versions": versions(),
+                "hardware": hardware,
+            },
+        )
+
+    def finish(self, cell: Cell, sets: Sequence[str], usage: Usage) -> None:
+        """Note that sets of a cell were scored."""
+        note = cell.note
+        final = (self.final or {}).get("cells", [])
+        for name in sets:
+            late = note["after_final"] or (name in self.test_sets and cell.name not in final)
+            phase = "after" if late else "final" if name in self.test_sets else "dev"
+            note["sets"][name] = {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "phase": phase}
+        note["cpu_seconds"] += usage.cpu_seconds
+        note["max_rss_gb"] = max(note["max_rss_gb"], usage.max_rss_gb)
+        write_json(cell.exp / _NOTE, note)
+
+    def results(self) -> list[Result]:
+        """A line for every scored set of every cell that was ever finished here.
+
+        Raises:
+            UserError: a set that was noted as scored lacks its files.
+        """
+        notes = self.notes()
+        trials: dict[str, set[str]] = {}
+        for note in notes.values():
+            trials.setdefault(note["config"], set()).add(note["system"])
+        found = []
+        for exp, note in notes.items():
+            log = read_training_log(exp)
+            for row in collect(note["system"], exp, list(note["sets"]), None) if note["sets"] else []:
+                counts, scored = row.counts, note["sets"][row.name]
+                found.append(
+                    Result(
+                        system=note["system"], seed=note["seed"], set=row.name, utterances=counts.sentences,
+                        characters=counts.tokens, errors=counts.errors, substitutions=counts.substitutions,
+                        deletions=counts.deletions, insertions=counts.insertions, wrong=counts.wrong, cer=counts.rate,
+                        counted_by=row.source.split()[0], config=note["config"], teacher=note["teacher"],
+                        options=note["options"], trials=len(trials[note["config"]]), epochs=len(log.epochs),
+                        steps=log.epochs[-1].steps if log.epochs else 0, hours=log.seconds / 3600,
+                        cpu_hours=note["cpu_seconds"] / 3600, max_rss_gb=note["max_rss_gb"], phase=scored["phase"],
+                        date=scored["date"], commit="+".join(note["commits"]), versions=note["versions"],
+                        hardware=note["hardware"], experiment=str(exp.relative_to(self.path)),
+                    )
+                )  # fmt: skip
+        return found
+
+    def data_digest(self) -> str:
+        """Digest of the data: transcripts, and every utterance's number of frames, columns and tokens."""
+        shapes = self.path.glob("exp/asr_stats_*/*/*_shape*")
+        files = sorted([*self.path.glob("data/*/text"), *shapes])
+        lines = [line for path in files for line in (path.name, *sorted(path.read_text(encoding="utf-8").splitlines()))]
+        return digest_of(lines)
+
+    def check_data(self) -> None:
+        """Note which data this is about, and that it stays so.
+
+        Raises:
+            UserError: cells were trained on other data.
+        """
+        now, before = self.data_digest(), self.note.get("data")
+        if before not in (None, now) and self.notes():
+            raise UserError(
+                f"{self.path}: its cells were trained on other data (transcripts or features) than are there now; "
+                "use another --workdir"
+            )
+        self.remember(data=now)
+
+    def check_test_unseen(self) -> None:
+        """Check that no test set was scored before its time.
+
+        Raises:
+            UserError: one was.
+        """
+        if self.final:
+            return
+        for exp in self.path.glob("exp/asr_*"):
+            for name in self.test_sets:
+                if seen := next(exp.glob(f"*/{name}/score_*/result.txt"), None):
+                    raise UserError(
+                        f"{seen}: {name} was scored before --final, so that tuning may know it; "
+                        "move that experiment out of the folder, or use another --workdir"
+                    )
+
+    def check_before_training(self, unfinished: Sequence[Cell], after_final: bool) -> None:
+        """Refuse to train once the test set is known.
+
+        Raises:
+            UserError: there are cells to train after ``--final``.
+        """
+        if self.final and unfinished and not after_final:
+            raise UserError(
+                f"--systems: {unfinished[0].name} is not trained, but {self.path} had its test set scored on "
+                f"{self.final['date']}: use another --workdir, or --after_final, which marks such cells"
+            )
+
+    def check_before_test(self, cells: Sequence[Cell], unfinished: Sequence[Cell], after_final: bool) -> None:
+        """Refuse to score the test set too early or for more than what was named the first time; else note it.
+
+        Raises:
+            UserError: cells are unfinished, or the test set was scored for others.
+        """
+        if unfinished:
+            raise UserError(
+                f"--final: {len(unfinished)} of {len(cells)} cells are unfinished (first: {unfinished[0].name}); "
+                "train them first, without --final"
+            )
+        if self.final is None:
+            now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            names = [cell.name for cell in cells]
+            self.remember(final={"date": now, "commit": commit(), "sets": self.test_sets, "cells": names})
+        elif self.final["sets"] != self.test_sets:
+            raise UserError(
+                f"--test_sets: the final sets of {self.path} are {' '.join(self.final['sets'])}; give these"
+            )
+        elif (new := [cell.name for cell in cells if cell.name not in self.final["cells"]]) and not after_final:
+            raise UserError(
+                f"--final: the test set was scored on {self.final['date']} without {new[0]}; --after_final scores it "
+                "still, and marks it so"
+            )
+
+
+def commit() -> str:
+    """Commit of this code, ``-dirty`` where files differ from it; ``unknown`` outside of a checkout."""
+    here = str(Path(__file__).resolve().parent)
+    try:
+        head = subprocess.run(
+            ["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        )
+        changed = subprocess.run(["git", "-C", here, "diff", "--quiet", "HEAD"], capture_output=True, check=False)
+    except OSError:
+        return "unknown"
+    return head.stdout.strip() + ("-dirty" if changed.returncode else "") if head.returncode == 0 else "unknown"
+
+
+def versions() -> str:
+    """Versions of what computes."""
+    found = []
+    for name in ("espnet_gmot", "espnet", "torch", "numba", "transformers"):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join([f"python {platform.python_version()}", *found])
+
+
+def hardware(gpus: bool = False) -> str:
+    """Name of the processor, and with ``gpus`` of the first GPU, without commas."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = (names[0] if names else platform.processor() or platform.machine()).replace(",", " ")
+    if gpus:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+        name += " with " + listed.partition("(UUID")[0].partition(": ")[2].strip().replace(",", " ")
+    return name
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: no valid JSON ({error}); restore it, or delete the folder it stands in") from error
