@@ -3,7 +3,8 @@
 ``DIR/data_aishell.tgz`` holds what OpenSLR resource 33 holds: ``data_aishell/transcript/aishell_transcript_v0.8.txt``
 and one inner ``data_aishell/wav/S*.tar.gz`` a speaker with ``{train,dev,test}/S*/BAC009S*W*.wav`` (16 kHz, mono,
 16 bit). ``DIR/domain_text.txt`` holds further sentences of the same domain for pretraining a language model; none of
-them occurs in dev or test. The same options give the same bytes.
+them occurs in dev or test. ``DIR/times.ctm`` tells when which character is spoken. The same options give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ import numpy as np
 from espnet_gmot.corpora.demo_text import distinct_sentences
 from espnet_gmot.corpora.demo_voice import SAMPLE_RATE, Synthesiser
 from espnet_gmot.errors import UserError
+from espnet_gmot.kaldi.ctm import Timed, format_ctm
 
 #: Raise it when the same options would give another corpus than before.
 VERSION = 1
@@ -122,19 +125,26 @@ def check_disjoint(utterances: list[Utterance], domain: list[str]) -> None:
             raise AssertionError(f"held-out sentence seen in training: {min(left & right)}")
 
 
-def render(voice: Synthesiser, text: str, pitch: int, rate: int, rng: np.random.Generator) -> bytes:
-    """Speak ``text`` with light noise and ``_MARGIN`` around it; return a wav file's bytes (16 kHz, mono, 16 bit)."""
-    samples = voice.speak(text, rate=rate, pitch=pitch)
+def render(voice: Synthesiser, text: str, pitch: int, rate: int, rng: np.random.Generator) -> tuple[bytes, list[Timed]]:
+    """Speak ``text`` with light noise and ``_MARGIN`` around it.
+
+    Returns:
+        A wav file's bytes (16 kHz, mono, 16 bit), and when each character is spoken in it.
+    """
+    samples, times = voice.speak_timed(text, rate=rate, pitch=pitch)
     loud = np.flatnonzero(np.abs(samples) > 0.01)
+    times = times - loud[0] / SAMPLE_RATE + _MARGIN
     samples = np.pad(samples[loud[0] : loud[-1] + 1], int(_MARGIN * SAMPLE_RATE))
     samples = 0.5 * samples / np.abs(samples).max() + _NOISE * rng.standard_normal(len(samples))
+    times = times.clip(0, len(samples) / SAMPLE_RATE).tolist()
     stream = io.BytesIO()
     with wave.open(stream, "wb") as sink:
         sink.setnchannels(1)
         sink.setsampwidth(2)
         sink.setframerate(SAMPLE_RATE)
         sink.writeframes((samples * 32767).astype("<i2").tobytes())
-    return stream.getvalue()
+    spans = zip(text, pairwise(times), strict=True)
+    return stream.getvalue(), [Timed(token, start, end - start) for token, (start, end) in spans]
 
 
 def _member(archive: tarfile.TarFile, name: str, content: bytes | None) -> None:
@@ -168,14 +178,25 @@ def _write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def _times(archive: Path) -> Path:
+    return archive.with_name(archive.name.removesuffix(".tar.gz") + ".ctm")
+
+
 def speak_speaker(path: Path, utterances: list[Utterance], speaker: tuple[int, str, int, int], seed: int) -> float:
-    """Write one speaker's archive and return the seconds of speech in it; every utterance is of this speaker."""
+    """Write one speaker's archive, and its times beside it; return the seconds of speech in it.
+
+    Args:
+        path: the archive, ``….tar.gz``; the times go into ``….ctm``.
+        utterances: all of this speaker.
+        speaker: as in :data:`SPEAKERS`.
+        seed: of the noise, and of the spread of pitch and rate.
+    """
     number, variant, pitch, rate = speaker
     rng = np.random.default_rng([seed, number])
-    seconds = 0.0
+    seconds, times = 0.0, ""
     with Synthesiser(variant) as voice, _tgz(path, level=1) as archive:
         for utterance in utterances:
-            wav = render(
+            wav, spoken = render(
                 voice,
                 utterance.text,
                 pitch + int(rng.integers(-_PITCH_SPREAD, _PITCH_SPREAD + 1)),
@@ -184,6 +205,8 @@ def speak_speaker(path: Path, utterances: list[Utterance], speaker: tuple[int, s
             )
             seconds += (len(wav) - 44) / (2 * SAMPLE_RATE)
             _member(archive, f"{utterance.split}/S{number:04d}/{utterance.name}.wav", wav)
+            times += format_ctm(utterance.name, spoken)
+        _write_text(_times(path), times)  # first: an archive that is there has its times
     return seconds
 
 
@@ -201,7 +224,7 @@ def build_corpus(out: Path, options: DemoOptions) -> bool:
     wanted = {"version": VERSION, **asdict(options)}
     record = out / "demo_corpus.json"
     finished = json.loads(record.read_text()) if record.is_file() else {}
-    if finished.get("options") == wanted and (out / "data_aishell.tgz").is_file():
+    if finished.get("options") == wanted and all((out / name).is_file() for name in ("data_aishell.tgz", "times.ctm")):
         return False
     utterances, domain = plan_corpus(options)
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
@@ -212,9 +235,11 @@ def build_corpus(out: Path, options: DemoOptions) -> bool:
             for speaker in tqdm(speakers, desc=f"demo-corpus: speaking {split}", unit="speaker"):
                 part = parts / f"S{speaker[0]:04d}.tar.gz"
                 own = [u for u in utterances if u.speaker == speaker[0]]
-                if own and not part.is_file():
+                if own and not (part.is_file() and _times(part).is_file()):
                     speak_speaker(part, own, speaker, options.seed)
         _pack(out, utterances, parts)
+        times = (part.read_text(encoding="utf-8") for part in sorted(parts.glob("S*.ctm")))
+        _write_text(out / "times.ctm", "".join(times))
         _write_text(out / "domain_text.txt", "".join(f"{text}\n" for text in domain))
         _write_text(out / "README.txt", _readme(utterances, domain))
         _write_text(record, json.dumps({"synthetic": True, "options": wanted}, indent=1) + "\n")
@@ -246,6 +271,7 @@ def _readme(utterances: list[Utterance], domain: list[str]) -> str:
         names = ", ".join(f"S{number:04d} = cmn+{variant}" for number, variant, _, _ in speakers)
         lines.append(f"{split}: {len(own)} utterances, speakers {names}")
     lines.append(f"domain_text.txt: {len(domain)} sentences, none of them in dev or test")
+    lines.append("times.ctm: when the synthesiser speaks which character, in seconds")
     return "\n".join(lines) + "\n"
 
 
@@ -256,7 +282,9 @@ def get_parser() -> argparse.ArgumentParser:
         description="Synthesise a small Mandarin corpus in AISHELL-1's layout and distribution form. " + NOTICE,
     )
     defaults = DemoOptions()
-    parser.add_argument("--out", type=Path, required=True, help="folder for data_aishell.tgz and domain_text.txt")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for data_aishell.tgz, domain_text.txt and times.ctm"
+    )
     for split in ("train", "dev", "test"):
         parser.add_argument(f"--{split}", type=int, default=getattr(defaults, split), help=f"utterances of {split}")
     parser.add_argument("--domain", type=int, default=defaults.domain, help="sentences of domain_text.txt")

@@ -17,6 +17,7 @@ from espnet_gmot.corpora.demo_corpus import SPEAKERS, DemoOptions, Utterance, bu
 from espnet_gmot.corpora.demo_text import HOMOPHONES, distinct_sentences
 from espnet_gmot.corpora.demo_voice import Synthesiser
 from espnet_gmot.errors import UserError
+from espnet_gmot.kaldi.ctm import read_ctm
 
 OPTIONS = DemoOptions(train=6, dev=2, test=3, domain=20, seed=3)
 
@@ -58,6 +59,7 @@ def test_archive_has_the_form_of_aishell(corpus: Path) -> None:
     assert {p.name for p in corpus.iterdir()} == {
         "data_aishell.tgz",
         "domain_text.txt",
+        "times.ctm",
         "README.txt",
         "demo_corpus.json",
     }
@@ -77,11 +79,33 @@ def test_speech_is_audible_and_as_long_as_its_text(corpus: Path) -> None:
         assert np.sqrt(np.mean(samples**2)) > 0.03
 
 
+def test_true_times_are_those_of_the_sound(corpus: Path) -> None:
+    """Every character has its time, and its middle is louder than its bounds, where Mandarin closes for a consonant."""
+    files = _contents(corpus / "data_aishell.tgz")
+    transcript = files.pop("data_aishell/transcript/aishell_transcript_v0.8.txt").decode()
+    texts = dict(line.split(" ") for line in transcript.splitlines())
+    times = read_ctm(corpus / "times.ctm")
+    assert {name: "".join(spoken.token for spoken in tokens) for name, tokens in times.items()} == texts
+    middles, bounds = [], []
+    for name, content in files.items():
+        with wave.open(io.BytesIO(content)) as source:
+            samples = np.frombuffer(source.readframes(source.getnframes()), "<i2") / 32768
+        tokens = times[Path(name).stem]
+        ends = [token.start + token.duration for token in tokens]
+        assert 0.03 < tokens[0].start < 0.15 and 0 <= len(samples) / 16000 - ends[-1] < 0.2
+        np.testing.assert_allclose([token.start for token in tokens[1:]], ends[:-1], atol=0.0015)
+        assert all(0.03 < token.duration < 0.5 for token in tokens)
+        power = np.convolve(samples**2, np.ones(320) / 320, "same")  # over 20 ms
+        middles += [power[int(16000 * (token.start + 0.6 * token.duration))] for token in tokens[1:]]
+        bounds += [power[int(16000 * token.start)] for token in tokens[1:]]
+    assert np.mean(middles) > 3 * np.mean(bounds)
+
+
 def test_same_options_give_the_same_bytes_and_another_seed_others(corpus: Path, tmp_path: Path) -> None:
     again, other = tmp_path / "again", tmp_path / "other"
     build_corpus(again, OPTIONS)
     build_corpus(other, DemoOptions(train=6, dev=2, test=3, domain=20, seed=4))
-    for name in ("data_aishell.tgz", "domain_text.txt"):
+    for name in ("data_aishell.tgz", "domain_text.txt", "times.ctm"):
         assert (again / name).read_bytes() == (corpus / name).read_bytes()
         assert (other / name).read_bytes() != (corpus / name).read_bytes()
 
@@ -118,7 +142,8 @@ def test_interrupted_call_continues_with_the_next_speaker(
     assert build_corpus(tmp_path, OPTIONS)
     spoken.remove(-1)
     assert len(spoken) == len(set(spoken))  # nobody spoke twice
-    assert (tmp_path / "data_aishell.tgz").read_bytes() == (corpus / "data_aishell.tgz").read_bytes()
+    for name in ("data_aishell.tgz", "times.ctm"):
+        assert (tmp_path / name).read_bytes() == (corpus / name).read_bytes()
 
 
 def test_heldout_sentences_occur_nowhere_else(corpus: Path) -> None:
