@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import filecmp
+import hashlib
 import json
 import os
 import shutil
@@ -44,6 +45,26 @@ def writing(path: Path | None = None) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in denied:
             raise UserError(f"{place}: cannot be written ({error.strerror}); choose another folder") from error
         raise
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Make ``folder`` the working directory for the block (Python 3.11's ``contextlib.chdir``)."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def sha256(path: Path) -> bytes:
+    """The SHA-256 digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
 
 
 @contextlib.contextmanager

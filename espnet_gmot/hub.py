@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import sha256
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _VOCABULARIES = ("vocab.txt", "tokenizer.json", "vocab.json", "*.model", "*.spm", "*.bpe.model")
@@ -162,6 +163,5 @@ def model_digest(model: str) -> str:
     folder = Path(model).expanduser()
     for path in sorted({p for pattern in _HASHED for p in folder.glob(pattern)}):
         digest.update(path.name.encode())
-        with path.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
+        digest.update(sha256(path))
     return digest.hexdigest()

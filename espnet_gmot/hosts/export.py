@@ -23,10 +23,12 @@ import yaml
 
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import working_in
 from espnet_gmot.hosts import portable, stock
 from espnet_gmot.hosts.register import register
 
 OWN = "gmot."
+_RUN = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 ABSOLUTE, RELATIVE = 1e-4, 1e-5
 """How far log-probabilities may differ: merging rounds differently than two maps in a row."""
 
@@ -226,8 +228,9 @@ def check(exported: Exported, wav: Path | None = None) -> tuple[str, float]:
         paths = [Path(folder, name) for name in ("input.npy", "stock", "original.yaml")]
         np.save(paths[0], speech)
         paths[2].write_text(yaml.safe_dump(exported.original, allow_unicode=True), encoding="utf8")
-        # -P: the script's own folder holds modules of the plugin. Elsewhere than here, so that no path happens to fit
-        command = [sys.executable, "-P", stock.__file__, exported.config, exported.model_file, *paths[:2]]
+        # not `python stock.py`: the script's own folder holds modules of the plugin, and would head sys.path.
+        # Elsewhere than here, so that no path happens to fit
+        command = [sys.executable, "-c", _RUN, stock.__file__, exported.config, exported.model_file, *paths[:2]]
         words = [str(word if isinstance(word, str) else word.absolute()) for word in command]
         log = open(Path(folder, "log"), "w+b")  # noqa: SIM115 - closed below, after the process that writes it
         with log, subprocess.Popen(words, cwd=folder, stdout=log, stderr=log) as process:
@@ -316,7 +319,7 @@ def pack(folder: Path, model_file: Path) -> Path:
         words = ["asr", "--outpath", str(partial), "--asr_train_config", "config.yaml"]
         words += ["--asr_model_file", model_file.name, *(word for other in others for word in ("--option", other))]
         # ESPnet names what it packs by the way from the working directory
-        with contextlib.chdir(stage), contextlib.redirect_stdout(None):
+        with working_in(stage), contextlib.redirect_stdout(None):
             packer.main(words)
     os.replace(partial, target)
     return target

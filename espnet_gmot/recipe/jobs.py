@@ -88,7 +88,8 @@ def preload(*modules: str) -> None:
     register()
     # ESPnet's optional parts complain while they load: about a missing flash_attn, old APIs, nltk data they can't fetch
     quiet = io.StringIO()
-    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet), warnings.catch_warnings(action="ignore"):
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         for module in wanted:
             importlib.import_module(module)
     print(f"{time.perf_counter() - start:.0f} s", flush=True)

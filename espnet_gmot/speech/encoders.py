@@ -6,6 +6,7 @@ No ESPnet here. An utterance's states do not depend on its batch mates, and leng
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import math
@@ -23,6 +24,8 @@ from espnet_gmot.hub import quiet_transformers
 #: data2vec-audio is not among them: its stack of positional convolutions lets padding leak into the last frames.
 WAVE_FAMILIES = ("wav2vec2", "hubert", "wavlm", "unispeech-sat")
 
+#: Tensors of a pretrained model that are never used here, so that a folder may lack them.
+_UNUSED = ("masked_spec_embed", "decoder.")
 #: The settings of a feature extractor that change its features.
 _PREPARATION = ("sampling_rate", "feature_size", "n_fft", "hop_length", "dither", "do_normalize")
 
@@ -97,6 +100,9 @@ class WhisperStates(SpeechEncoder):
         filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32)
         self.register_buffer("mel_filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
+        # transformers 4's layers insist on one
+        heads = "layer_head_mask" in inspect.signature(hf.layers[0].forward).parameters
+        self._extra: dict[str, None] = {"layer_head_mask": None} if heads else {}
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -160,7 +166,7 @@ class WhisperStates(SpeechEncoder):
             mask = mask.expand(-1, 1, hidden.size(1), -1)
         states = [hidden]
         for layer in hf.layers:
-            hidden = layer(hidden, attention_mask=mask)
+            hidden = layer(hidden, attention_mask=mask, **self._extra)
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden
             states.append(hidden)
         states[-1] = hf.layer_norm(hidden) if len(hf.layers) == hf.config.encoder_layers else hidden
@@ -262,22 +268,19 @@ def load_speech_encoder(model: str) -> SpeechEncoder:
     config = _from_pretrained(AutoConfig, model)
     config.layerdrop = config.encoder_layerdrop = 0.0
     config.apply_spec_augment = config.add_adapter = False  # the adapter of speech translation would change lengths
-    options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
-    loader: Any = AutoModel
-    if config.model_type == "whisper":
-        from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-        # the encoder alone: a whole WhisperModel would draw random weights for a decoder that the folder may lack
-        loader = WhisperEncoder
-        options.update(key_mapping={r"^(model\.)?encoder\.": ""}, attn_implementation="sdpa")
+    options: dict[str, Any] = {"config": config, "output_loading_info": True}
+    whisper = config.model_type == "whisper"
+    if whisper:
+        config.decoder_layers = 0  # else random weights would be drawn for a decoder that the folder may lack
     elif config.model_type not in WAVE_FAMILIES:
         raise UserError(
             f"speech model '{model}': its family {config.model_type} is not supported; take one of whisper, "
             + ", ".join(WAVE_FAMILIES)
         )
     extractor = _from_pretrained(AutoFeatureExtractor, model)
-    hf, info = _from_pretrained(loader, model, **options)
-    missing = sorted(set(info["missing_keys"]) - {"masked_spec_embed"})
+    hf, info = _from_pretrained(AutoModel, model, **options)
+    hf = (hf.encoder if whisper else hf).float()
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(_UNUSED))
     if missing or info["mismatched_keys"]:
         first = missing[0] if missing else min(map(str, info["mismatched_keys"]))
         raise UserError(
@@ -285,7 +288,7 @@ def load_speech_encoder(model: str) -> SpeechEncoder:
             f"another shape (first: {first}); download the model again"
         )
     logging.info("hf_speech: %s, %d layers, from %s", config.model_type, hf.config.num_hidden_layers, model)
-    return (WhisperStates if config.model_type == "whisper" else WaveStates)(hf, extractor)
+    return (WhisperStates if whisper else WaveStates)(hf, extractor)
 
 
 def _from_pretrained(loader: Any, model: str, **options: Any) -> Any:

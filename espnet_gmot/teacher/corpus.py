@@ -1,5 +1,6 @@
 """Text for masked-LM training: sentences, a character vocabulary, length-bucketed batches."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -42,10 +43,14 @@ def read_sentences(files: Sequence[Path], text_format: str) -> list[str]:
     return list(sentences)
 
 
-def _bert_tokenizer(vocabulary: dict[str, int]) -> Any:
-    from transformers import BertTokenizer
+def _bert_tokenizer(tokens: Sequence[str]) -> Any:
+    from transformers import BertTokenizerFast
 
-    return BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=512)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "vocab.txt")
+        path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf8")
+        # every version of transformers takes a file's name first; the keyword's name and a dict's place changed with 5
+        return BertTokenizerFast(str(path), do_lower_case=True, model_max_length=512)
 
 
 def build_tokenizer(sentences: Iterable[str], min_count: int = 1) -> Any:
@@ -58,14 +63,14 @@ def build_tokenizer(sentences: Iterable[str], min_count: int = 1) -> Any:
         sentences: text to take the characters from.
         min_count: rarer characters become [UNK].
     """
-    backend = _bert_tokenizer({token: i for i, token in enumerate(SPECIAL_TOKENS)}).backend_tokenizer
+    backend = _bert_tokenizer(SPECIAL_TOKENS).backend_tokenizer
     counts = Counter(c for s in sentences for c in backend.normalizer.normalize_str(s) if not c.isspace())
     characters = [c for c, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= min_count]
     characters = list(dict.fromkeys([*characters, *_ALWAYS]))
     words = backend.pre_tokenizer.pre_tokenize_str
     joined = [c for c in characters if len(words(backend.normalizer.normalize_str(c + c))) == 1]
     tokens = [*SPECIAL_TOKENS, *characters, *(f"##{c}" for c in joined)]
-    return _bert_tokenizer({token: i for i, token in enumerate(tokens)})
+    return _bert_tokenizer(tokens)
 
 
 def encode(tokenizer: Any, sentences: Sequence[str], max_length: int) -> list[list[int]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from espnet_gmot import compat
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import replacing, writing
 from espnet_gmot.hub import from_pretrained, load_tokenizer, quiet_transformers
@@ -116,7 +117,8 @@ class Pretrainer:
         self.epoch_steps = math.ceil(len(self.train_ids) / options.batch_size)
         self.steps = options.steps or options.epochs * self.epoch_steps
         lr = options.lr or (LR_ADAPT if options.init else LR_SCRATCH)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=0.01, fused=True)
+        fused = device != "cpu" or compat.FUSED_ON_CPU
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=0.01, fused=fused)
         warm = max(1, round(options.warmup * self.steps))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min((step + 1) / warm, (self.steps - step) / max(1, self.steps - warm))

@@ -10,7 +10,7 @@ import json
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class FeatureStats:
             np.savez(handle, note=json.dumps({"source": self.source, "key": self.key}), **arrays)
 
     @classmethod
-    def load(cls, place: str | Path) -> Self:
+    def load(cls, place: str | Path) -> "FeatureStats":
         """Read a ``teacher_stats.npz``, or that of a folder which dump-teacher wrote.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -123,7 +123,7 @@ class PLMTeacher:
             self._normaliser = Normaliser(FeatureStats.load(self.stats))
         return self._normaliser
 
-    def to(self, device: str | torch.device) -> Self:
+    def to(self, device: str | torch.device) -> "PLMTeacher":
         """Move to ``device`` (now, or when the weights are loaded); returns itself."""
         device = torch.device(device)
         if device != self.device:

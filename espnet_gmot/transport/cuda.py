@@ -61,7 +61,7 @@ def captured(step: Callable[[S, float], S], state: S, steps: int) -> Callable[[S
         return step
     try:
         return _Graph(step, state, device)
-    except torch.OutOfMemoryError:  # a capture needs memory of its own: this batch goes without
+    except torch.cuda.OutOfMemoryError:  # a capture needs memory of its own: this batch goes without
         return step
     except RuntimeError as error:
         _refused = True

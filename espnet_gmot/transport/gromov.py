@@ -6,11 +6,11 @@ import functools
 import importlib.util
 import warnings
 from collections.abc import Callable
-from typing import Unpack
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from typing_extensions import Unpack  # comes with torch; typing's own from Python 3.11 on
 
 from espnet_gmot.transport import proximal
 from espnet_gmot.transport.edges import Edges, as_edges

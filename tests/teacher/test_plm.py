@@ -125,6 +125,7 @@ def damaged(source: Path, target: Path, damage: str) -> Path:
         config.write_text(config.read_text().replace('"num_hidden_layers": 3', '"num_hidden_layers": 5'))
     else:
         (target / damage).unlink()
+        (target / damage.replace("tokenizer.json", "vocab.txt")).unlink(missing_ok=True)  # transformers 4 writes both
     return target
 
 

@@ -39,11 +39,11 @@ def test_learns_and_a_teacher_loads_it(text: Path, tmp_path: Path) -> None:
     teacher = PLMTeacher(str(tmp_path / "plm"))
     features, lengths = teacher(["书电苹大NBA20"])
     assert features.shape == (1, 9, 32) and lengths.tolist() == [9]
-    from transformers import AutoModelForMaskedLM, BertTokenizer
+    from transformers import AutoModelForMaskedLM, BertTokenizerFast
 
     ids = teacher.tokens.encode(["书电苹大NBA20龘"])[0]
     assert ids.count(teacher.tokens.tokenizer.unk_token_id) == 1
-    written = BertTokenizer(vocab=str(tmp_path / "plm/vocab.txt"))
+    written = BertTokenizerFast(str(tmp_path / "plm/vocab.txt"))
     assert written("书电苹大NBA20龘")["input_ids"] == ids
     model = AutoModelForMaskedLM.from_pretrained(tmp_path / "plm").eval()
     masked = teacher.tokens.tokenizer("茶茶茶[MASK]茶茶", return_tensors="pt")
