@@ -37,6 +37,19 @@ _OURS = (
     "inference_tag",
 )
 _OURS += ("teacher", "teacher_name", "teacher_layer", "eval_valid_set", "use_lm")
+# options that decide where and how fast things run; what the data and the teachers are is checked by itself
+_RESOURCES = (
+    "nj",
+    "inference_nj",
+    "gpu_inference",
+    "batch_size",
+    "python",
+    "espnet_root",
+    "data",
+    "data_url",
+    "max_utts",
+)
+_RESOURCES += ("frontend_model", "frontend_layer", "frontend_opts", "teacher_opts")
 _EPILOG = """systems: NAME[=CONFIG][@TEACHER][:OPTION=VALUE,…], separated by spaces
   ctc                              PREFIXctc.yaml
   gmot-t@e5                        PREFIXgmot-t.yaml with the teacher e5 of --teachers
@@ -162,8 +175,12 @@ class Comparison:
 
     @property
     def common(self) -> str:
-        """Options of training that all cells share, as far as they decide what is trained."""
-        return self.args.asr_args
+        """Options that all cells share, as far as they decide what is trained or how it is scored."""
+        words = [self.args.asr_args]
+        for name, value in sorted(zip(self.others[::2], self.others[1::2], strict=True)):
+            if name.removeprefix("--") not in _RESOURCES:
+                words += [name, Path(value).read_text(encoding="utf-8") if Path(value).is_file() else value]
+        return "\0".join(words)
 
     def unfinished(self) -> list[Cell]:
         """Cells that are not trained and scored on the validation set."""
@@ -219,7 +236,7 @@ class Comparison:
         """The options of run.sh that make a cell of it."""
         system = cell.system
         seed = f"--seed {cell.seed}" if seed is None else seed
-        args = " ".join(word for word in (self.common, system.asr_args, seed) if word)
+        args = " ".join(word for word in (self.args.asr_args, system.asr_args, seed) if word)
         words = ["--asr_config", str(system.config), "--asr_tag", cell.tag, "--asr_args", args]
         if system.teacher and system.gmot:
             layers = [str(layer) for layer in system.gmot.layers]

@@ -4,7 +4,6 @@
 ``exp/asr_SYSTEM_seedN/comparison.json`` says of each cell what it is and what was scored.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -57,16 +56,9 @@ class Cell:
         return _read(self.exp / _NOTE)
 
     def definition(self, common: str) -> str:
-        """Digest of all that decides what is trained: the configuration, the teacher's name, options of all cells."""
-        options = [f"{key}={value}" for key, value in self.system.options]
-        words = [
-            self.system.config.read_text(encoding="utf-8"),
-            self.system.teacher or "",
-            *options,
-            str(self.seed),
-            common,
-        ]
-        return hashlib.sha256("\0".join(words).encode()).hexdigest()
+        """Digest of all that decides what is trained: the settings, the teacher's name, options of all cells."""
+        settings = json.dumps(self.system.settings, sort_keys=True, default=str)
+        return digest_of([settings, self.system.teacher or "", str(self.seed), common])
 
     def scored(self, name: str) -> bool:
         """Whether this set was scored."""

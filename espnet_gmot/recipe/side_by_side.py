@@ -91,7 +91,7 @@ class SideBySide:
         done: Callable[[Task, Usage], None],
         watch: Callable[[], None],
         *,
-        seconds: float = 1.0,
+        seconds: float = 0.2,
     ) -> dict[str, str]:
         """Run all of them; one that fails doesn't stop the others.
 
