@@ -21,23 +21,25 @@ class Graph:
     lengths: torch.Tensor
     weights: torch.Tensor | None = None
 
-    def edges(self, feature: float = 1.0, temporal: float = 0.0) -> Edges:
+    def edges(self, feature: float = 1.0, temporal: float = 0.0, radius: int | None = None) -> Edges:
         """The weighted sum of feature edges 1 - cos(h_i, h_k) and temporal edges |i - k| / length.
 
         Args:
             feature: weight of the feature edges.
             temporal: weight of the temporal edges.
+            radius: None, or the nodes from which all pairs are equally far: min(|i - k|, radius) / radius.
         """
+        time = TemporalEdges(self.lengths, self.nodes.shape[1], radius)
         terms: list[tuple[float, Edges]] = []
         if feature > 0:
             terms.append((feature, CosineEdges(self.nodes)))
         if temporal > 0:
-            terms.append((temporal, TemporalEdges(self.lengths, self.nodes.shape[1])))
+            terms.append((temporal, time))
         if not terms:  # alpha is 0: the solver never looks at them
-            terms.append((0.0, TemporalEdges(self.lengths, self.nodes.shape[1])))
+            terms.append((0.0, time))
         return terms[0][1] if terms[0][0] == 1 and len(terms) == 1 else SumEdges(terms)
 
-    def stacked(self, count: int) -> "Graph":
+    def pooled(self, count: int) -> "Graph":
         """The graph whose nodes are the averages of `count` neighbours each.
 
         Args:

@@ -10,8 +10,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from espnet_gmot.config import closest
 from espnet_gmot.errors import UserError
+from espnet_gmot.fields import closest
 from espnet_gmot.hosts.register import register
 from espnet_gmot.orphan import end_with_parent
 

@@ -3,6 +3,8 @@
 transfer = w_ot * FGWD + w_align * ALIGN, added to the host's ASR loss (GM-OT, arXiv 2505.13079).
 """
 
+from dataclasses import fields
+
 import torch
 
 from espnet_gmot.adapter import Adapter
@@ -12,7 +14,7 @@ from espnet_gmot.graph import Graph
 from espnet_gmot.mix import LayerMix
 from espnet_gmot.pooling import CIF, Attention
 from espnet_gmot.schedule import Now, at
-from espnet_gmot.transport import FGWResult, cosine_cost, diagonal_prior, fused_gromov_wasserstein, order_prior
+from espnet_gmot.transport import FGWResult, Options, cosine_cost, diagonal_prior, fused_gromov_wasserstein, order_prior
 
 
 class GMOTLoss(torch.nn.Module):
@@ -113,7 +115,7 @@ class GMOTLoss(torch.nn.Module):
                 f"{teacher.shape[-1]} columns: set teacher_width: {teacher.shape[-1]}"
             )
         with torch.autocast(features.device.type, enabled=False):
-            acoustic = Graph(self.adapter(features.to(precision)), lengths, frame_weights).stacked(self.config.stack)
+            acoustic = Graph(self.adapter(features.to(precision)), lengths, frame_weights).pooled(self.config.pool)
             rows = self._centred(teacher.to(precision), teacher_lengths)
             # centred first: the mean of a mix that changes would lag behind
             return acoustic, Graph(rows if self.mix is None else self.mix(rows), teacher_lengths)
@@ -162,23 +164,13 @@ class GMOTLoss(torch.nn.Module):
             prior = diagonal_prior(*sizes, width=config.band_width, weight=config.band_weight)
         return fused_gromov_wasserstein(
             cost,
-            acoustic.edges(config.feature_edges, config.temporal_edges),
-            linguistic.edges(config.feature_edges, config.temporal_edges),
+            acoustic.edges(config.feature_edges, config.temporal_edges, config.temporal_radius_acoustic),
+            linguistic.edges(config.feature_edges, config.temporal_edges, config.temporal_radius_linguistic),
             acoustic.lengths,
             linguistic.lengths,
-            alpha=now.alpha,
-            epsilon=now.epsilon,
-            epsilon_relative=config.epsilon_relative,
-            method=config.method,
             acoustic_weights=acoustic.weights,
-            rho_acoustic=config.rho_acoustic,
-            rho_linguistic=config.rho_linguistic,
             prior=prior,
-            outer_iterations=config.outer_iterations,
-            inner_iterations=config.inner_iterations,
-            tolerance=config.tolerance,
-            plan_gradient=config.plan_gradient,
-            backend=config.backend,
+            options=solver_options(config, now),
         )
 
     def _centred(self, teacher: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -252,6 +244,12 @@ class LayeredLoss(torch.nn.Module):
         ]
         stats = {name: torch.stack([each[name] for _, each in results]).mean() for name in results[0][1]}
         return torch.stack([loss for loss, _ in results]).mean(), stats
+
+
+def solver_options(config: GMOTConfig, now: Now) -> Options:
+    """The solver's options: those of `config` by name, alpha and epsilon as they are now."""
+    options = {field.name: getattr(config, field.name) for field in fields(Options)}
+    return Options(**{**options, "alpha": now.alpha, "epsilon": now.epsilon})
 
 
 def alignment(

@@ -182,12 +182,12 @@ def test_a_token_without_mass_has_no_gradient() -> None:
     torch.testing.assert_close(2 * both, alone)  # a mean over two tokens, over one
 
 
-def test_stacking_averages_valid_neighbours_only() -> None:
+def test_pooling_averages_valid_neighbours_only() -> None:
     nodes = torch.arange(5.0).view(1, 5, 1)
     nodes[0, 3:] = 99.0
-    graph = Graph(nodes, torch.tensor([3])).stacked(2)
+    graph = Graph(nodes, torch.tensor([3])).pooled(2)
     assert graph.lengths.tolist() == [2] and graph.nodes[0, :2, 0].tolist() == [0.5, 2.0]
-    weighted = Graph(nodes, torch.tensor([3]), torch.tensor([[3.0, 1.0, 1.0, 9.0, 9.0]])).stacked(2)
+    weighted = Graph(nodes, torch.tensor([3]), torch.tensor([[3.0, 1.0, 1.0, 9.0, 9.0]])).pooled(2)
     assert weighted.nodes[0, :2, 0].tolist() == [0.25, 2.0] and weighted.weights[0, :2].tolist() == [4.0, 1.0]
 
 

@@ -46,6 +46,8 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
         if config.transfers and config.teacher_width is None:
             config = GMOTConfig.from_dict({**config.to_dict(), "teacher_width": _teacher_width(config)})
         if gmot_conf is not None:
+            for old in gmot_conf.keys() - config.to_dict().keys():
+                del gmot_conf[old]
             gmot_conf.update(config.to_dict())
         logging.info(f"gmot_conf: {config}")
         self.gmot_config = config
@@ -141,7 +143,7 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
         if self.ctc is None:
             raise UserError("gmot_conf: frame_weights: 'blank' needs a CTC head, but ctc_weight is 0: use uniform")
         with torch.no_grad():
-            return 1.0 - self.ctc.softmax(encoded)[..., self.blank_id]
+            return (1.0 - self.ctc.softmax(encoded)[..., self.blank_id]).clamp(min=0.0)
 
     def _ask_teacher(
         self, text: torch.Tensor, text_lengths: torch.Tensor, device: torch.device

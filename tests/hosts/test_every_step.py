@@ -32,7 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "layers": {"tap": ["encoder.0", "encoder"], "teacher_layer": [1, 2]},
     "blank weights": {"frame_weights": "blank"},
     "residual": {"residual": True},
-    "stacked": {"stack": 3, "frame_weights": "blank", "adapter": "mlp"},
+    "pooled": {"pool": 3, "frame_weights": "blank", "adapter": "mlp"},
     "not centred": {"centre": False},
     "mixed": {"teacher_mix": True, "teacher_layer": [1, 2]},
     "implicit": {"method": "mirror", "plan_gradient": "implicit", "frame_weights": "blank"},

@@ -96,7 +96,7 @@ def test_frontend_blocks_and_output_at_once(build: Callable, tmp_path: Path, nam
     if name == "default":
         options = {"n_fft": 256, "hop_length": 128, "n_mels": 8}
     frontend = {"input_size": None, "frontend": name, "frontend_conf": options}
-    taps = {"tap": ["frontend", "encoder.0", "encoder"], "teacher_layer": [1, 2, 3], "stack": 2}
+    taps = {"tap": ["frontend", "encoder.0", "encoder"], "teacher_layer": [1, 2, 3], "pool": 2}
     model = build("hybrid", "transformer", gmot_conf={**TIED, **taps}, **frontend)
     widths = [loss.adapter.map.in_features for loss in model.gmot.losses]
     assert widths == [model.frontend.output_size(), 16, 16]
