@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import filecmp
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -68,8 +70,13 @@ def sha256(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def replacing(path: Path, mode: str = "w", *, durable: bool = False) -> Iterator[IO[Any]]:
     """Open a temporary neighbour of ``path`` that takes its place when the block succeeds and vanishes when it fails.
+
+    Args:
+        path: the file.
+        mode: of the handle.
+        durable: have the content on the disk before it takes the place: then a power cut can't empty the file either.
 
     Raises:
         UserError: the disk is full or the place is not writable.
@@ -79,9 +86,54 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with writing(path), temporary.open(mode, encoding=None if "b" in mode else "utf-8") as handle:
             yield handle
+            if durable:
+                handle.flush()
+                os.fsync(handle.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, seconds: float = 5.0) -> Iterator[None]:
+    """Hold a folder for this process, so that no second run writes into it; the system lets go when the process dies.
+
+    Args:
+        folder: made where it is missing; ``.lock`` in it says who holds it.
+        seconds: how long to wait: the children of a run that was killed need a moment to notice.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    make_folder(folder)
+    path = folder / ".lock"
+    # a lock of the process, not of the file handle: the forks of a run, such as its data loaders, don't hold it
+    with writing(path), path.open("a+") as handle:
+        patience = time.monotonic() + seconds
+        while not _locked(handle):
+            if time.monotonic() > patience:
+                handle.seek(0)
+                raise UserError(
+                    f"{folder}: another run writes here ({handle.read().strip() or 'unknown'}); wait for it, stop it, "
+                    "or choose another folder"
+                )
+            time.sleep(0.2)
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        handle.flush()
+        yield
+
+
+def _locked(handle: IO[str]) -> bool:
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        # this file system knows no locks: then the folder can't be held, as it never could
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    return True
 
 
 def make_folder(path: Path) -> None:

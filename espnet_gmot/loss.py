@@ -49,6 +49,7 @@ class GMOTLoss(torch.nn.Module):
         #: Every plan passes through it as (B, T, U): a place for hooks, and for a host's own module that shows plans.
         self.coupling: torch.nn.Module = torch.nn.Identity()
         self._pass_begins = True
+        self.values = torch.zeros(0)  # (B,) the distance of each utterance of the last batch, to name it if need be
         # Buffers, so that a resumed run goes on where it stopped
         self.register_buffer("teacher_mean", torch.zeros(config.teacher_width))
         self.register_buffer("teacher_rows", torch.zeros((), dtype=torch.double))
@@ -68,7 +69,7 @@ class GMOTLoss(torch.nn.Module):
             features: (B, T, width) acoustic features.
             lengths: (B,) their frames.
             teacher: (B, U, D) the teacher's features, no gradient; all layers side by side where they are mixed.
-            teacher_lengths: (B,) their tokens.
+            teacher_lengths: (B,) their tokens; an utterance with none counts as a loss of zero.
             frame_weights: (B, T) how much each frame counts, or None for all alike.
 
         Returns:
@@ -132,11 +133,14 @@ class GMOTLoss(torch.nn.Module):
             "iterations": result.iterations.float().mean(),
             "converged": result.converged.float().mean(),
         }
+        self.values = result.value.detach()
         return result.plan, self.config.w_ot * result.value.mean(), stats
 
     def _pooled(self, acoustic: Graph, linguistic: Graph) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """Coupling, weighted quantity loss and statistics of the pooling."""
         plan, quantity = self.pooling(acoustic.nodes, acoustic.lengths, linguistic.lengths, linguistic.nodes.shape[1])
+        quantity = quantity.masked_fill(linguistic.lengths == 0, 0.0)  # nothing to count
+        self.values = quantity.detach()
         return plan, self.config.w_quantity * quantity.mean(), {"loss_quantity": quantity.mean()}
 
     def residual(self, features: torch.Tensor) -> torch.Tensor:
@@ -182,6 +186,8 @@ class GMOTLoss(torch.nn.Module):
             total = torch.cat([(teacher * valid[..., None]).sum((0, 1)), lengths.sum()[None].float()])
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.all_reduce(total)  # the mean is that of the global batch, as in one process
+            # ESPnet skips a step that isn't finite; one such batch must not stay in the mean for good
+            total = torch.where(torch.isfinite(total).all(), total, torch.zeros_like(total))
             rows = total[-1]
             self.teacher_rows += rows
             mean = total[:-1] / rows.clamp(min=1)
@@ -221,6 +227,11 @@ class LayeredLoss(torch.nn.Module):
             GMOTLoss(GMOTConfig(**{**single, "tap": place}), width)
             for place, width in zip(config.taps, widths, strict=True)
         )
+
+    @property
+    def values(self) -> torch.Tensor:
+        """(B,) the sum of all transfers' distances of each utterance of the last batch."""
+        return torch.stack([loss.values for loss in self.losses]).sum(0)
 
     def forward(
         self,

@@ -68,6 +68,30 @@ def test_the_alignment_moves_the_plan_only_where_asked(plan_gradient: str) -> No
     assert (abs(ours - slope) < 0.01 * abs(slope)) == (plan_gradient == "implicit"), (ours, slope)
 
 
+@pytest.mark.parametrize("preset", ["ot", "tot", "uot", "gmot", "gmot-t", "gmot-u", "kd-att", "kd-cif"])
+def test_an_utterance_without_tokens_counts_as_a_loss_of_zero(preset: str) -> None:
+    module = make(preset=preset, centre=False).eval()
+    features, teacher = batch()
+    features.requires_grad_()
+    both, _ = module(
+        features, LENGTHS, teacher * torch.tensor([1.0, 0.0])[:, None, None], TOKENS * torch.tensor([1, 0])
+    )
+    alone, _ = module(features[:1], LENGTHS[:1], teacher[:1], TOKENS[:1])
+    torch.testing.assert_close(both, alone / 2)
+    both.backward()
+    assert features.grad[0].any() and not features.grad[1].any()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in module.parameters())
+
+
+def test_a_batch_that_is_not_finite_leaves_no_trace_in_the_mean() -> None:
+    module = make(centre=True).train()
+    features, teacher = batch()
+    module(features, LENGTHS, teacher, TOKENS)
+    mean = module.teacher_mean.clone()
+    loss, _ = module(features, LENGTHS, teacher * torch.nan, TOKENS)
+    assert not torch.isfinite(loss) and torch.equal(module.teacher_mean, mean) and module.teacher_rows == TOKENS.sum()
+
+
 def test_a_batch_is_the_mean_of_its_samples() -> None:
     module = make(centre=False).eval()
     features, teacher = batch()

@@ -6,7 +6,10 @@ transducer. The transfer reads what the encoder gave and adds its loss and its s
 
 import inspect
 import logging
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +22,9 @@ from espnet_gmot.hosts.attention import show_couplings
 from espnet_gmot.hosts.detokenizer import Transcripts
 from espnet_gmot.hosts.precision import explaining_autocast
 from espnet_gmot.hosts.taps import Tap, width
+from espnet_gmot.hosts.watch import Watch, not_finite
 from espnet_gmot.loss import GMOTLoss, LayeredLoss
+from espnet_gmot.teacher.cleaning import read_symbols
 
 _NO_TEACHER = (
     "gmot: no teacher: either run dump-teacher and give asr_train `--train_data_path_and_name_and_type "
@@ -63,11 +68,13 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
                 # every use of the head goes through its linear map, in training and in decoding; a bound method, which
                 # a copy of the model (moving averages make one) binds to the copy
                 self.ctc.ctc_lo.register_forward_pre_hook(self._add_residual)
-        self.transcripts = Transcripts(kwargs["token_list"])
+        #: ESPnet's ``--non_linguistic_symbols``, a file or the symbols: no online teacher reads them
+        self.symbols: str | Path | Iterable[str] | None = None
         # A PLMTeacher is no torch module, so it stays outside state_dict, DDP, init and the optimizer.
         # It loads in the first step that needs it, never for statistics or decoding.
         self.teacher: Any = None
         self._encoded: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self.watch = Watch()
 
     def forward(
         self,
@@ -88,7 +95,7 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             text_lengths: (B,).
             teacher: (B, U, D) the PLM's features, zero-padded, where they come as a data stream.
             teacher_lengths: (B,) their lengths U.
-            kwargs: whatever else ESPnet's trainer passes, such as ``utt_id``.
+            kwargs: whatever else ESPnet's trainer passes; ``utt_id`` names utterances in messages.
 
         Returns:
             loss (1,), stats, weight (1,), as ESPnet's trainer wants them.
@@ -112,7 +119,10 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             self._encoded = None
         weights = self._speech_probability(encoded) if self.gmot_config.frame_weights == "blank" else None
         if teacher is None:
-            teacher, teacher_lengths = self._ask_teacher(text, text_lengths, encoded.device)
+            teacher, teacher_lengths = self._ask_teacher(text, text_lengths, encoded.device, kwargs.get("utt_id"))
+        # an utterance without anything to read has no row, or in archives one of zeros: it takes no part
+        silent = ~(teacher != 0).flatten(1).any(1)
+        teacher_lengths = teacher_lengths.masked_fill(silent, 0)
         features = [taps[name].features() if name in taps else (encoded, lengths) for name in self.gmot_config.taps]
         if weights is not None and any(nodes.shape[:2] != weights.shape for nodes, _ in features):
             raise UserError(
@@ -123,6 +133,8 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             transfer, more = self.gmot(features, teacher, teacher_lengths, weights)
         else:
             transfer, more = self.gmot(*features[0], teacher, teacher_lengths, weights)
+        odd = {"speech": not_finite(speech), "encoder": not_finite(encoded), "teacher": not_finite(teacher)}
+        self.watch.look(kwargs.get("utt_id"), {**odd, "transfer": not_finite(self.gmot.values), "silent": silent})
         loss = loss + transfer.reshape(1)  # of one shape, a half precision loss is raised to the transfer's
         stats.update(more, loss=loss.detach().clone())  # ESPnet's trainer divides the loss by accum_grad in place
         return force_gatherable((loss, stats, weight), loss.device)
@@ -146,9 +158,9 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             return (1.0 - self.ctc.softmax(encoded)[..., self.blank_id]).clamp(min=0.0)
 
     def _ask_teacher(
-        self, text: torch.Tensor, text_lengths: torch.Tensor, device: torch.device
+        self, text: torch.Tensor, text_lengths: torch.Tensor, device: torch.device, utterances: Sequence[str] | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The online teacher's features (B, U, D) of the transcripts and their lengths (B,)."""
+        """The online teacher's features (B, U, D) of the transcripts and their lengths (B,); U is at least 1."""
         if self.gmot_config.teacher is None:
             raise UserError(_NO_TEACHER)
         if self.teacher is None:
@@ -163,8 +175,22 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             )
         self.teacher.to(device)
         with torch.autocast(device.type, enabled=False):  # as precise as features computed once
-            features, lengths = self.teacher(self.transcripts(text, text_lengths))
+            features, lengths = self.teacher(self.transcripts(text, text_lengths), utterances)
+        if features.shape[1] == 0:
+            features = features.new_zeros(len(features), 1, features.shape[2])
         return features.to(device), lengths.to(device)
+
+    @cached_property
+    def transcripts(self) -> Transcripts:
+        """What makes an online teacher's transcripts of token ids; read when first needed, as decoding never does.
+
+        Raises:
+            UserError: the file of :attr:`symbols` is missing.
+        """
+        symbols = self.symbols
+        if isinstance(symbols, (str, Path)):
+            symbols = read_symbols(symbols) if str(symbols) not in ("", "none") else ()
+        return Transcripts(self.token_list, symbols or ())
 
 
 def _teacher_width(config: GMOTConfig) -> int:

@@ -1,30 +1,35 @@
-"""Adds ``model: gmot`` and ``frontend: hf_speech`` to ESPnet's choices, without touching ESPnet.
+"""Adds ``model: gmot`` and ``frontend: hf_speech`` to ESPnet's choices, without touching ESPnet's files.
+
+It also has ESPnet write the files of a training whole (see :mod:`espnet_gmot.hosts.checkpoints`).
 
 Importing ``espnet2.tasks.asr`` takes many seconds, and most of ESPnet's commands never do. So registration waits for
 that import: :func:`register` costs nothing until ESPnet asks for its ASR task. ESPnet3 has an ASR task of its own, with
 choices of its own: it is waited for likewise.
 """
 
+import functools
 import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 #: Modules with lists of models and frontends: of ESPnet2 (and ESPnet-EZ, which builds on it), of ESPnet3.
 TASKS = ("espnet2.tasks.asr", "espnet3.systems.esp2_asr.task")
 
 
 def register() -> None:
-    """Make ESPnet know the plugin: now where an ASR task is imported already, else as soon as it is.
+    """Make ESPnet know the plugin: now where its modules are imported already, else as soon as they are.
 
     Calling it again changes nothing.
     """
-    for task in TASKS:
-        if task in sys.modules:
-            add_choices(sys.modules[task])
-    if not any(isinstance(finder, _TaskFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _TaskFinder())
+    for name, act in _ACTIONS.items():
+        if name in sys.modules:
+            act(sys.modules[name])
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
 def add_choices(task: ModuleType) -> None:
@@ -47,24 +52,59 @@ def add_choices(task: ModuleType) -> None:
         if not issubclass(host, choices.base_type):
             raise TypeError(f"{host.__name__} is no {choices.base_type.__name__}: ESPnet's --{choices.name} needs one")
         choices.classes[name] = host
+    _pass_symbols(task.ASRTask)
 
 
-class _TaskFinder(importlib.abc.MetaPathFinder):
-    """Finds an ASR task as Python would, and registers the hosts once it has run."""
+def _pass_symbols(task: type) -> None:
+    """Let the model know ``--non_linguistic_symbols``, which ESPnet gives to its tokenizer alone."""
+    build = task.build_model
+    if hasattr(build, "gmot"):
+        return
+
+    @functools.wraps(build.__func__)
+    def build_model(cls: type, args: Namespace) -> Any:
+        """The model, as ESPnet builds it."""
+        model = build.__func__(cls, args)
+        if hasattr(model, "gmot_config"):
+            model.symbols = getattr(args, "non_linguistic_symbols", None)
+        return model
+
+    build_model.gmot = True
+    task.build_model = classmethod(build_model)
+
+
+def _guard(module: ModuleType) -> None:
+    from espnet_gmot.hosts.checkpoints import guard
+
+    guard(module)
+
+
+#: What to do with a module of ESPnet's once it is imported.
+_ACTIONS: dict[str, Callable[[ModuleType], None]] = {
+    **dict.fromkeys(TASKS, add_choices),
+    "espnet2.train.trainer": _guard,
+    "espnet2.main_funcs.average_nbest_models": _guard,
+    "espnet2.tasks.abs_task": _guard,
+    "espnet2.torch_utils.load_pretrained_model": _guard,
+}
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds a module of ESPnet's as Python would, and acts on it once it has run."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The task's own spec, with registration behind its execution; None for any other module."""
-        if fullname not in TASKS:
+        """The module's own spec, with the action behind its execution; None for any other module."""
+        if fullname not in _ACTIONS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module
 
-            def run_then_register(module: ModuleType) -> None:
+            def run_then_act(module: ModuleType) -> None:
                 run(module)
-                add_choices(module)
+                _ACTIONS[fullname](module)
 
-            spec.loader.exec_module = run_then_register
+            spec.loader.exec_module = run_then_act
         return spec

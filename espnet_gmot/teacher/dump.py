@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import make_folder, replacing, write_json
+from espnet_gmot.files import make_folder, replacing, write_json, write_text
 from espnet_gmot.hub import check_device, model_digest
 from espnet_gmot.kaldi.ark import PRECISIONS
 from espnet_gmot.kaldi.shards import Dump, Shard, Worker
 from espnet_gmot.kaldi.tables import read_transcripts
+from espnet_gmot.teacher.cleaning import Cleaner, read_symbols
 from espnet_gmot.teacher.normalise import MODES, STATS_NAME, FeatureStats
 from espnet_gmot.teacher.plm import PLMTeacher
 from espnet_gmot.teacher.statistics import borrow, measure, provide, stats_key
@@ -41,6 +42,7 @@ class DumpOptions:
         normalise: ``none``, ``centre`` or ``whiten``.
         stats: statistics to normalise by (a file, or another dump's folder); without, those of the transcripts.
         precision: how the archives store the features, see `espnet_gmot.kaldi.ark.PRECISIONS`.
+        nlsyms_txt: file of non-linguistic symbols, such as <NOISE>, that the teacher must not read.
     """
 
     model: str
@@ -53,6 +55,7 @@ class DumpOptions:
     normalise: str = "none"
     stats: str | None = None
     precision: str = "float32"
+    nlsyms_txt: str | None = None
 
     def check(self) -> None:
         """Raise a ``UserError`` for a value out of range."""
@@ -87,7 +90,7 @@ class DumpOptions:
 def dump_shard(teacher: PLMTeacher, batch_size: int, shard: Shard, advance: Callable[[int], Any]) -> None:
     """Compute and write one shard of (utterance, transcript) items; ``advance`` is told how many each batch had."""
     total = np.zeros(shard.width)
-    known: dict[str, Any] = {"rows": 0, "sum": []}
+    known: dict[str, Any] = {"rows": 0, "sum": [], "empty": []}
 
     def matrices() -> Iterator[tuple[str, np.ndarray]]:
         """Keys and features, batch by batch; their sum is known after the last."""
@@ -97,7 +100,10 @@ def dump_shard(teacher: PLMTeacher, batch_size: int, shard: Shard, advance: Call
             for key, matrix, length in zip(keys, features.cpu().numpy(), lengths.tolist(), strict=True):
                 np.add(total, matrix[:length].sum(axis=0, dtype=np.float64), out=total)
                 known["rows"] += length
-                yield key, matrix[:length]
+                if length == 0:
+                    known["empty"].append(key)
+                # ESPnet wants features of every utterance, and Kaldi can't compress a matrix without rows
+                yield key, matrix[:length] if length else np.zeros((1, shard.width), dtype=np.float32)
             advance(len(keys))
         known["sum"] = total.tolist()
 
@@ -131,7 +137,8 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
         UserError: bad options, transcripts, teacher or folder; each message says what to do.
     """
     options.check()
-    transcripts = read_transcripts(text)
+    clean = Cleaner(read_symbols(options.nlsyms_txt) if options.nlsyms_txt else ())
+    transcripts = {utterance: clean(transcript) for utterance, transcript in read_transcripts(text).items()}
     teacher = replace(options, stats=None).teacher()
     source = _describe(options, teacher)
     distinct = list(dict.fromkeys(transcripts.values()))
@@ -174,10 +181,14 @@ def _finish(
     """Write teacher.json, then teacher.scp: its presence says that all is there."""
     import transformers
 
-    places, total, rows = {}, 0.0, 0
+    places, total, rows, empty = {}, 0.0, 0, set()
     for shard, note in zip(shards, folder.collect(shards), strict=True):
+        empty.update(note.get("empty", ()))
         places.update(zip(shard.content, (f"{shard.path}:{offset}" for offset in note["offsets"]), strict=True))
         total, rows = total + np.asarray(note["sum"]), rows + note["rows"]
+    if rows == 0:
+        raise UserError(f"{text}: no transcript holds anything for the teacher to read; check it and --nlsyms_txt")
+    skipped = _list_skipped(folder.out / "skipped.txt", transcripts, {transcripts[key] for key in empty})
     info = {
         "format": 1,
         **{k: v for k, v in asdict(options).items() if k in ("model", "special_tokens", "normalise", "precision")},
@@ -185,6 +196,7 @@ def _finish(
         "width": shards[0].width,
         "utterances": len(transcripts),
         "texts": len(places),
+        "skipped": skipped,
         "rows": rows,
         "unknown_rate": unknown,
         "text": str(text),
@@ -195,6 +207,18 @@ def _finish(
     with replacing(folder.out / "teacher.scp") as handle:
         handle.writelines(f"{utterance} {places[text]}\n" for utterance, text in transcripts.items())
     return folder.out / "teacher.scp"
+
+
+def _list_skipped(path: Path, transcripts: dict[str, str], empty: set[str]) -> int:
+    """List the utterances whose text is nothing to the teacher: one row of zeros, no transfer; returns their number."""
+    lines = [f"{utterance} nothing to read\n" for utterance, text in transcripts.items() if text in empty]
+    path.unlink(missing_ok=True)
+    if lines:
+        write_text(path, "".join(lines))
+        first = ", ".join(line.split()[0] for line in lines[:5])
+        _LOG.warning("%d utterances hold nothing for the teacher to read: no transfer for them: %s", len(lines), first)
+        _LOG.warning("all of them: %s", path)
+    return len(lines)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -238,6 +262,7 @@ def get_parser() -> argparse.ArgumentParser:
         default=default.precision,
         help="how to store the features; float16 and int8 are Kaldi's compressed matrices of 16 and 8 bits",
     )
+    parser.add_argument("--nlsyms_txt", help="asr.sh's list of symbols such as <NOISE>, which no teacher should read")
     parser.add_argument("--overwrite", action="store_true", help="replace features of another model or layer in --out")
     return parser
 

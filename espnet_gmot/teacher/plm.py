@@ -139,7 +139,7 @@ class PLMTeacher:
         """Features of a batch of transcripts.
 
         Args:
-            texts: B transcripts; none may be empty.
+            texts: B transcripts; one in which the tokenizer finds nothing to read has no row.
             utterances: B utterance ids, only for messages.
 
         Returns:
@@ -147,7 +147,7 @@ class PLMTeacher:
             transcript's rows, and (B,) long numbers of rows.
 
         Raises:
-            UserError: an empty or too long transcript (named), a vocabulary foreign to the transcripts' language,
+            UserError: a transcript that is too long (named), a vocabulary foreign to the transcripts' language,
                 or a model or statistics that cannot be loaded.
         """
         if not texts:
@@ -156,17 +156,18 @@ class PLMTeacher:
         self._watch_language(texts)
         sizes = torch.tensor([len(sequence) for sequence in sequences])
         padding = self.tokens.tokenizer.pad_token_id or 0
-        ids = torch.full((len(sequences), int(sizes.max())), padding)
+        ids = torch.full((len(sequences), max(1, int(sizes.max()))), padding)
         for row, sequence in zip(ids, sequences, strict=True):
             row[: len(sequence)] = torch.tensor(sequence)
-        mask = torch.arange(ids.shape[1]) < sizes[:, None]
+        mask = torch.arange(ids.shape[1]) < sizes.clamp(min=1)[:, None]  # attention over nothing would be NaN
         states = self.encoder(
             input_ids=ids.to(self.device), attention_mask=mask.long().to(self.device), output_hidden_states=True
         ).hidden_states
         first, dropped = 0, 0
         if not self.special_tokens:
             first, dropped = self.tokens.prefix, self.tokens.prefix + self.tokens.suffix
-        lengths = (sizes - dropped).to(self.device)
+        empty = sizes <= self.tokens.prefix + self.tokens.suffix
+        lengths = (sizes - dropped).masked_fill(empty, 0).to(self.device)
         last = first + int(lengths.max())
         rows = torch.cat([states[layer][:, first:last].float() for layer in self.layers], dim=-1)
         if self.normaliser is not None:

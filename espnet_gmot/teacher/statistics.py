@@ -59,6 +59,8 @@ def measure(teacher: PLMTeacher, texts: Sequence[str], *, whiten: bool, batch_si
         for start in range(0, len(chosen), batch_size):
             features, lengths = teacher(chosen[start : start + batch_size])
             inside = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
+            if not inside.any():
+                continue  # nothing to read in any of them
             block = features[inside].double().unflatten(-1, (layers, width)).transpose(0, 1)
             shift = block.mean(dim=1, keepdim=True) if shift is None else shift  # so that the scatter does not cancel
             block = block - shift
@@ -67,6 +69,8 @@ def measure(teacher: PLMTeacher, texts: Sequence[str], *, whiten: bool, batch_si
             if whiten:
                 scatter.baddbmm_(block.transpose(1, 2), block)
             bar.update(lengths.numel())
+    if shift is None:
+        raise UserError("no transcript holds anything for the teacher to read; check --text and --nlsyms_txt")
     offset = total / rows
     mean = (shift + offset)[:, 0].float().cpu().numpy()
     if not whiten:

@@ -90,17 +90,15 @@ class TokenMap:
             texts: transcripts.
             utterances: their ids, for messages; by default positions in ``texts``.
 
+        Returns:
+            As many sequences; of a text in which the tokenizer finds nothing, the special tokens alone.
+
         Raises:
-            UserError: a transcript is empty, or longer than the encoder takes; names the utterance.
+            UserError: a transcript is longer than the encoder takes; names the utterance.
         """
         ids = self._ids([self._prepare(text) for text in texts])
         for i, sequence in enumerate(ids):
             name = utterances[i] if utterances is not None else f"number {i} of the batch"
-            if len(sequence) <= self.prefix + self.suffix:
-                raise UserError(
-                    f"utterance {name}: its transcript {texts[i]!r} is empty for the teacher; "
-                    "give it a text or remove the utterance"
-                )
             if len(sequence) > self.limit:
                 raise UserError(
                     f"utterance {name}: its transcript has {len(sequence)} tokens, teacher {self.model!r} takes "

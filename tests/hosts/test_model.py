@@ -12,7 +12,8 @@ import torch
 from espnet_gmot.config import PRESETS
 from espnet_gmot.errors import UserError
 from espnet_gmot.hosts.export import strip
-from tests.hosts.conftest import ENCODERS, HOSTS, batch_of
+from espnet_gmot.teacher import PLMTeacher
+from tests.hosts.conftest import ENCODERS, HOSTS, TOKENS, batch_of
 
 pytestmark = pytest.mark.espnet
 TRANSPORT = {"loss_gmot", "loss_wd", "loss_gwd", "loss_align", "marginal_error", "iterations"}
@@ -197,6 +198,47 @@ def test_an_online_teacher_stays_outside_the_model(build: Callable, batch: dict,
     again = build("hybrid", gmot_conf={"teacher": str(tiny_plm), "backend": "torch"}, init="xavier_uniform")
     streamed, _, _ = again(**stock_batch(batch), teacher=features, teacher_lengths=lengths)
     torch.testing.assert_close(streamed, loss)
+
+
+def test_an_utterance_of_noise_alone_is_named_and_takes_no_part(
+    build: Callable, batch: dict, tiny_plm: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Online as from an archive, where a row of zeros stands for it."""
+    (tmp_path / "nlsyms").write_text("NOISE\n")
+    tokens = [*TOKENS[:-1], "NOISE", TOKENS[-1]]
+    noise = tokens.index("NOISE")
+    batch = {**stock_batch(batch), "utt_id": ["spoken", "noisy"]}
+    batch["text"][1] = torch.tensor([noise, noise, noise, -1])
+    features, _ = PLMTeacher(str(tiny_plm))(["今天气很"])
+    stream = {"teacher": torch.cat([features, torch.zeros_like(features)]), "teacher_lengths": torch.tensor([4, 1])}
+    conf = {"teacher": str(tiny_plm), "backend": "torch", "centre": True}
+    losses = []
+    for more in ({}, stream):
+        caplog.clear()
+        model = build("ctc", gmot_conf=dict(conf), token_list=tokens, non_linguistic_symbols=f"{tmp_path}/nlsyms")
+        for _ in range(2):
+            loss, stats, _ = model(**batch, **more)
+        loss.backward()
+        assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+        losses.append(stats["loss_gmot"])
+        told = "utterance noisy: the teacher finds nothing to read"
+        assert stats["loss_wd"] > 0 and caplog.text.count(told) == 1 and "utterance spoken" not in caplog.text
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize("where", ["speech", "teacher"])
+def test_what_is_not_finite_is_named_once_and_neither_hidden_nor_kept(
+    build: Callable, batch: dict, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    model = build(gmot_conf={**GMOT, "centre": True})
+    odd = {name: each.clone() for name, each in batch.items()}
+    odd[where][1, 2, 3] = torch.nan
+    for _ in range(2):
+        loss, _, _ = model(**{**odd, "utt_id": ["fine", "odd"]})
+        assert not torch.isfinite(loss).all()  # ESPnet's trainer sees it, and skips the step
+    assert caplog.text.count("utterance odd: its") == 1 and f"its {where}" in caplog.text
+    assert "utterance fine" not in caplog.text
+    assert torch.isfinite(model.gmot.teacher_mean).all()
 
 
 def test_a_mix_of_the_online_teachers_layers_stays_behind_at_export(

@@ -132,7 +132,7 @@ def test_processes_give_the_same_bytes(tiny_plm: Path, tmp_path: Path) -> None:
         ("a 今天\nb\n", r"text: 1 of 2 utterances have no transcript, the first is b"),
         ("a 今天\nb 天\na 天\n", r"text:3: a is already on line 1"),
         ("", r"text: empty"),
-        ("a \ue000\u200b\n", r"utterance a: its transcript .* is empty for the teacher"),
+        ("a \ue000\u200b\n", r"text: no transcript holds anything for the teacher to read"),
     ],
 )
 def test_bad_texts(tiny_plm: Path, tmp_path: Path, content: str, message: str) -> None:
@@ -140,6 +140,28 @@ def test_bad_texts(tiny_plm: Path, tmp_path: Path, content: str, message: str) -
     with pytest.raises(UserError, match=message):
         run(tiny_plm, tmp_path / "text", tmp_path / "out")
     assert not (tmp_path / "out/teacher.scp").exists()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_symbols_are_not_read_and_an_utterance_of_nothing_else_is_listed(
+    tiny_plm: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, precision: str
+) -> None:
+    lines = ["a <NOISE>今天", "b <NOISE>", "sp0.9-b <NOISE> [laugh]", "c \ufeff今\u200b天", "d 今天"]
+    (tmp_path / "text").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "nlsyms").write_text("<NOISE>\n[laugh]\n\n")
+    out = tmp_path / "out"
+    options = ["--nlsyms_txt", str(tmp_path / "nlsyms"), "--precision", precision, "--normalise", "centre"]
+    run(tiny_plm, tmp_path / "text", out, *options)
+    matrices = kaldiio.load_scp(str(out / "teacher.scp"))
+    assert matrices["a"].shape == (2, 32) and matrices["a"].any()
+    assert all(np.array_equal(matrices["a"], matrices[key]) for key in "cd")
+    for key in ("b", "sp0.9-b"):
+        assert matrices[key].shape == (1, 32) and not matrices[key].any()
+    assert (out / "skipped.txt").read_text() == "b nothing to read\nsp0.9-b nothing to read\n"
+    assert json.loads((out / "teacher.json").read_text())["skipped"] == 2
+    assert "2 utterances hold nothing for the teacher to read: no transfer for them: b, sp0.9-b" in caplog.text
+    with pytest.raises(UserError, match=r"--nlsyms_txt /none: no such file"):
+        run(tiny_plm, tmp_path / "text", out, "--nlsyms_txt", "/none")
 
 
 def test_unreadable_texts_and_options(tiny_plm: Path, text: Path, tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ asr_exp=
 asr_config=
 asr_args=
 inference_config=conf/decode_ctc_greedy.yaml
+nlsyms_txt=none
 skip_train=false
 others=()
 
@@ -110,7 +111,7 @@ while [ $# -gt 0 ]; do
     case "${name}" in
         espnet_root|workdir|data|data_url|max_utts|teacher|teacher_layer|teacher_mode|teacher_opts|teacher_name|\
         frontend_model|frontend_layer|frontend_opts|stage|stop_stage|train_set|valid_set|test_sets|feats_type|\
-        speed_perturb_factors|token_type|lang|dumpdir|asr_tag|asr_exp|asr_config|asr_args|inference_config|skip_train)
+        speed_perturb_factors|token_type|lang|dumpdir|asr_tag|asr_exp|asr_config|asr_args|inference_config|nlsyms_txt|skip_train)
             printf -v "${name}" '%s' "$2" ;;
         *) others+=("--${name}" "$2") ;;
     esac
@@ -148,7 +149,7 @@ if [ -n "${teacher}" ] && [ -z "${asr_tag}${asr_exp}" ]; then
 fi
 
 # ---- paths are relative to where run.sh was called; the rest happens in the work folder
-for name in espnet_root data teacher frontend_model asr_config inference_config; do
+for name in espnet_root data teacher frontend_model asr_config inference_config nlsyms_txt; do
     if [ -n "${!name}" ]; then printf -v "${name}" '%s' "$(absolute "${!name}")"; fi
 done
 recipe=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
@@ -222,6 +223,7 @@ engine() { # engine ASR_ARGS OPTIONS…: run the stages
         --bpe_train_text "data/${train_set}/text" \
         --dumpdir "${dumpdir}" \
         --skip_train "${skip_train}" \
+        --nlsyms_txt "${nlsyms_txt}" \
         --asr_args "${args}" \
         "${others[@]}" "$@"
 }
@@ -258,6 +260,8 @@ if [ -z "${teacher_name}" ]; then
 fi
 streams=
 stats=()
+symbols=()
+[ "${nlsyms_txt}" = none ] || symbols=(--nlsyms_txt "${nlsyms_txt}")
 for dset in "train ${train_set}${sp}" "valid ${valid_set}"; do
     directory=${dumpdir}/${feats_type}/${dset#* }
     [ -f "${directory}/text" ] || fail "${directory}/text: no such file; run stages 3 and 4 first"
@@ -265,7 +269,7 @@ for dset in "train ${train_set}${sp}" "valid ${valid_set}"; do
     log "Teacher's features of ${directory}/text: ${features}"
     # shellcheck disable=SC2086
     python3 -m espnet_gmot dump-teacher --model "${teacher}" --layer ${layers} --text "${directory}/text" \
-        --out "${features}" ${teacher_opts} "${stats[@]}" || \
+        --out "${features}" ${teacher_opts} "${symbols[@]}" "${stats[@]}" || \
         fail "dump-teacher failed, see above; features of other --teacher_opts want another --teacher_name"
     if [[ "${teacher_opts}" =~ --normalise[\ =]+(centre|whiten) ]]; then
         stats=(--stats "${features}") # the training set's serve for the valid set

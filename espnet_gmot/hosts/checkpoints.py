@@ -1,0 +1,185 @@
+"""ESPnet's files of a training, written whole or not at all, and read with a word of what is wrong with them.
+
+ESPnet writes ``checkpoint.pth`` in place: a kill or a full disk at that moment leaves nothing to resume from. Here its
+modules that save and load get a ``torch`` of their own under the global name ``torch``: the same but for ``save`` and
+``load``. Nobody else's torch is touched, nor any file of ESPnet's.
+"""
+
+import functools
+import logging
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.files import alone, replacing
+
+CHECKPOINT, BACKUP = "checkpoint.pth", "checkpoint.pth.bak"
+
+
+def guard(module: ModuleType) -> None:
+    """Give a module of ESPnet's the careful torch; let its trainer, if it is that module, work alone in its folder.
+
+    Calling it again changes nothing.
+    """
+    if isinstance(module.torch, CarefulTorch):
+        return
+    module.torch = CarefulTorch("torch")
+    if hasattr(module, "Trainer"):
+        module.Trainer.run = classmethod(_alone(module.Trainer.run.__func__))
+
+
+class CarefulTorch(ModuleType):
+    """torch, whose ``save`` and ``load`` are :func:`save` and :func:`load`."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    @staticmethod
+    def save(state: Any, place: Any, *args: Any, **kwargs: Any) -> None:
+        """See :func:`save`."""
+        save(state, place, *args, **kwargs)
+
+    @staticmethod
+    def load(place: Any, *args: Any, **kwargs: Any) -> Any:
+        """See :func:`load`."""
+        return load(place, *args, **kwargs)
+
+
+def save(state: Any, place: Any, *args: Any, **kwargs: Any) -> None:
+    """``torch.save``, on the disk before it takes the file's place; the checkpoint before last stays beside it.
+
+    Raises:
+        UserError: the disk is full or the place is not writable; what was there stays.
+    """
+    if not isinstance(place, (str, os.PathLike)):
+        torch.save(state, place, *args, **kwargs)
+        return
+    path = Path(place)
+    with replacing(path, "wb", durable=True) as handle:
+        torch.save(state, handle, *args, **kwargs)
+        if path.name == CHECKPOINT and is_whole(path):
+            _keep(path, path.with_name(BACKUP))
+
+
+def load(place: Any, *args: Any, **kwargs: Any) -> Any:
+    """``torch.load``, for files that may be missing or damaged; a resumed training's other files are made whole too.
+
+    Raises:
+        UserError: there is no such file, or it is damaged and there is no earlier one; says what to do.
+    """
+    if not isinstance(place, (str, os.PathLike)):
+        return torch.load(place, *args, **kwargs)
+    path = Path(place)
+    try:
+        states = torch.load(path, *args, **kwargs)
+    except FileNotFoundError as error:
+        raise UserError(missing(path)) from error
+    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        if is_whole(path):
+            raise
+        backup = path.with_name(BACKUP)
+        size = path.stat().st_size
+        what = f"{path}: damaged ({size} bytes, {type(error).__name__}: {' '.join(str(error).split())[:80]})"
+        if path.name != CHECKPOINT:
+            raise UserError(f"{what}; restore it from a copy, or train again in another folder") from error
+        if not is_whole(backup):
+            raise UserError(f"{what}; delete it to train anew, or restore it from a copy") from error
+        logging.warning(f"{what}; going on from the one before it, {backup}")
+        states = torch.load(backup, *args, **kwargs)
+    if path.name == CHECKPOINT and "reporter" in states and _first_rank():
+        finish_epoch(path.parent, states)
+    return states
+
+
+def missing(path: Path) -> str:
+    """What to say of a model file that isn't there."""
+    there = ", ".join(sorted(other.name for other in path.parent.glob("*.pth"))) or "none"
+    return (
+        f"{path}: no such file (models there: {there}); train first, give one that is there, or have ESPnet keep this "
+        "one (best_model_criterion in the configuration)"
+    )
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file that torch saved is all there: the list of its parts stands at its end."""
+    return zipfile.is_zipfile(path)
+
+
+def finish_epoch(folder: Path, states: dict[str, Any]) -> None:
+    """Do what ESPnet does after it has saved a checkpoint, wherever a kill kept it from that.
+
+    Args:
+        folder: of the training.
+        states: the checkpoint.
+    """
+    from espnet2.train.reporter import Reporter
+
+    reporter = Reporter()
+    reporter.load_state_dict(states["reporter"])
+    epoch = reporter.get_epoch()
+    model = folder / f"{epoch}epoch.pth"
+    if not is_whole(model):
+        logging.warning(f"{model}: missing or damaged: made again from {CHECKPOINT}")
+        save(states["model"], model)
+    _link(folder / "latest.pth", model.name)
+    for phase, key, mode in _criteria(folder / "config.yaml"):
+        if reporter.has(phase, key):
+            best = f"{reporter.get_best_epoch(phase, key, mode)}epoch.pth"
+            _link(folder / f"{phase}.{key}.best.pth", best)
+
+
+def _criteria(config: Path) -> list[list[str]]:
+    import yaml
+
+    if not config.is_file():
+        return []
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(config.read_text(encoding="utf-8"), Loader=loader).get("best_model_criterion") or []
+
+
+def _link(link: Path, target: str) -> None:
+    """Have ``link`` point to ``target``, at no moment missing."""
+    if link.is_symlink() and os.readlink(link) == target:
+        return
+    new = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    os.replace(new, link)
+
+
+def _keep(path: Path, backup: Path) -> None:
+    """Give a file a second name that stays when another file takes the first; on disks that can't, there is none."""
+    new = backup.with_name(f".{backup.name}.{os.getpid()}.tmp")
+    try:
+        new.unlink(missing_ok=True)
+        os.link(path, new)
+        os.replace(new, backup)
+    except OSError as error:
+        logging.info(f"{backup}: not kept ({error.strerror})")
+
+
+def _first_rank() -> bool:
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def _alone(run: Callable[..., None]) -> Callable[..., None]:
+    """ESPnet's training loop, for one training a folder."""
+
+    @functools.wraps(run)
+    def run_alone(cls: type, *args: Any, **kwargs: Any) -> None:
+        """Train, as ESPnet does."""
+        options = kwargs.get("trainer_options")
+        if options is None or not _first_rank():
+            return run(cls, *args, **kwargs)
+        with alone(Path(options.output_dir)):
+            return run(cls, *args, **kwargs)
+
+    return run_alone

@@ -1,0 +1,109 @@
+"""A training's files: whole or absent, and a word where they are damaged or missing."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.hosts import checkpoints
+from espnet_gmot.hosts.checkpoints import BACKUP, CHECKPOINT, load, save
+
+pytestmark = pytest.mark.espnet
+
+
+def states(epoch: int, losses: list[float]) -> dict[str, Any]:
+    """What ESPnet saves: the model's parameters say the epoch."""
+    stats = {number: {"valid": {"loss": loss}} for number, loss in enumerate(losses, 1)}
+    return {"model": {"x": torch.tensor([float(epoch)])}, "reporter": {"epoch": epoch, "stats": stats}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"best_model_criterion": [["valid", "loss", "min"]]}))
+    for epoch in (1, 2):
+        save(states(epoch, [3.0, 2.0][:epoch]), tmp_path / CHECKPOINT)
+        if epoch == 1:
+            save(states(epoch, [3.0])["model"], tmp_path / "1epoch.pth")
+    return tmp_path
+
+
+def test_a_torch_that_is_the_same_but_for_save_and_load() -> None:
+    module = ModuleType("module")
+    module.torch = torch
+    for _ in range(2):
+        checkpoints.guard(module)
+    assert module.torch.save is not torch.save and module.torch.load is not torch.load
+    assert module.torch.nn is torch.nn and module.torch.cuda.is_available is torch.cuda.is_available
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = module.torch.nonsense
+
+
+def test_a_kill_after_the_checkpoint_costs_neither_the_epochs_model_nor_the_links(folder: Path) -> None:
+    (folder / "valid.loss.best.pth").symlink_to("1epoch.pth")
+    found = load(folder / CHECKPOINT, weights_only=False)
+    assert found["reporter"]["epoch"] == 2
+    assert load(folder / "2epoch.pth")["x"] == 2
+    assert os.readlink(folder / "latest.pth") == os.readlink(folder / "valid.loss.best.pth") == "2epoch.pth"
+    assert not list(folder.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    folder: Path, kept: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder / CHECKPOINT
+    os.truncate(path, kept)
+    assert load(path, weights_only=False)["reporter"]["epoch"] == 1
+    assert f"{path}: damaged ({kept} bytes" in caplog.text and BACKUP in caplog.text
+    os.truncate(path.with_name(BACKUP), kept)
+    with pytest.raises(UserError, match=rf"{CHECKPOINT}: damaged \({kept} bytes, .*delete it to train anew") as error:
+        load(path, weights_only=False)
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_and_missing_models_are_named(folder: Path) -> None:
+    os.truncate(folder / "1epoch.pth", 10)
+    with pytest.raises(UserError, match=r"1epoch.pth: damaged \(10 bytes"):
+        load(folder / "1epoch.pth")
+    with pytest.raises(UserError, match=r"cer_ctc.ave.pth: no such file \(models there: 1epoch.pth, checkpoint.pth\)"):
+        load(folder / "valid.cer_ctc.ave.pth")
+
+
+class Unpicklable:
+    """Fails in the middle of being written, as a full disk does."""
+
+    def __reduce__(self) -> Any:
+        raise OSError(28, "No space left on device")
+
+
+def test_what_was_there_stays_when_writing_fails(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = (folder / CHECKPOINT).read_bytes()
+    with pytest.raises(UserError, match=f"{CHECKPOINT}: no space left on the disk"):
+        save({"model": Unpicklable()}, folder / CHECKPOINT)
+    assert (folder / CHECKPOINT).read_bytes() == before
+    assert load(folder / BACKUP, weights_only=False)["reporter"]["epoch"] in (1, 2)
+    assert not list(folder.glob(".*.tmp"))
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    return None
+
+
+@pytest.mark.usefixtures("no_links")
+def test_disks_without_links_have_no_backup_and_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for epoch in (1, 2):
+        save(states(epoch, [1.0] * epoch), tmp_path / CHECKPOINT)
+    assert not (tmp_path / BACKUP).exists() and "not kept" in caplog.text
