@@ -333,7 +333,7 @@ class FrozenLayer:
         """
         device = next(self.encoder.parameters()).device
         states, lengths = self.encoder(speech.to(device), lengths.to(device))
-        pooled = Graph(states[self.layer], lengths).stacked(self.pool)
+        pooled = Graph(states[self.layer], lengths).pooled(self.pool)
         return pooled.nodes.masked_fill(beyond(pooled.lengths, pooled.nodes.size(1))[:, :, None], 0.0), pooled.lengths
 
 
