@@ -9,7 +9,9 @@ import json
 import logging
 import math
 import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,22 +151,34 @@ class Dump:
             load: gives each further process its worker.
             nj: processes.
             done: how many items are there already, for the progress bar.
+
+        Raises:
+            UserError: the device's memory is too small, or a process was ended; whatever else a worker raises comes
+                through as it is. Finished shards stay.
         """
         from tqdm import tqdm
 
         total = done + sum(len(shard.items) for shard in shards)
         nj = min(nj, len(shards))
-        with tqdm(total=total, initial=done, desc=self.command, mininterval=1, dynamic_ncols=True) as bar:
-            if nj <= 1:
-                for shard in reversed(shards):
-                    worker(shard, bar.update)
-                return
-            threads = max(1, torch.get_num_threads() // nj)
-            # spawn: a forked child of a process that has run torch threads may hang
-            context = multiprocessing.get_context("spawn")
-            with context.Pool(nj, _start_worker, (load, threads)) as pool:
-                for size in pool.imap_unordered(_work, reversed(shards)):
-                    bar.update(size)
+        try:
+            with tqdm(total=total, initial=done, desc=self.command, mininterval=1, dynamic_ncols=True) as bar:
+                if nj <= 1:
+                    for shard in reversed(shards):
+                        worker(shard, bar.update)
+                else:
+                    for size in _in_processes(shards[::-1], load, nj):
+                        bar.update(size)
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"{self.command}: the device's memory is too small ({reason}): lower --batch_size or --nj; "
+                "what is finished is kept"
+            ) from error
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"{self.command}: one of {nj} processes was ended from outside, as by a system that runs out of "
+                "memory: run it again with a lower --nj or --batch_size; what is finished is kept"
+            ) from error
 
     def collect(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
         """The notes of all shards, each checked once more; arks of no shard are removed.
@@ -192,15 +206,33 @@ def _read_note(path: Path) -> dict[str, Any] | None:
         return None
 
 
-_worker: Worker
+def _in_processes(shards: Sequence[Shard], load: Callable[[], Worker], nj: int) -> Iterator[int]:
+    """Compute shards, in their order, in processes of their own; gives the sizes of those that are finished."""
+    threads = max(1, torch.get_num_threads() // nj)
+    # spawn: a forked child of a process that has run torch threads may hang
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(nj, spawn, _prepare, (load, threads)) as pool:
+        try:
+            for finished in as_completed([pool.submit(_work, shard) for shard in shards]):
+                yield finished.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _start_worker(load: Callable[[], Worker], threads: int) -> None:
-    global _worker
+_load: Callable[[], Worker]
+_worker: Worker | None = None
+
+
+def _prepare(load: Callable[[], Worker], threads: int) -> None:
+    """What a process begins with; the loading itself waits for `_work`, through which its errors come back."""
+    global _load
     torch.set_num_threads(threads)
-    _worker = load()
+    _load = load
 
 
 def _work(shard: Shard) -> int:
+    """Compute a shard in this process; its number of items."""
+    global _worker
+    _worker = _worker or _load()
     _worker(shard, lambda _: None)
     return len(shard.items)
