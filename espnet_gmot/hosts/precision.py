@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 
+from espnet_gmot.compat import cpu_autocast
 from espnet_gmot.errors import UserError
 
 
@@ -37,8 +38,8 @@ def explaining_autocast() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        precision = torch.get_autocast_dtype("cpu")
-        if torch.is_autocast_enabled("cpu") and not lstm_trains(precision):
+        precision = cpu_autocast()
+        if precision is not None and not lstm_trains(precision):
             raise UserError(
                 f"use_amp: torch {torch.__version__} trains no LSTM in {str(precision).removeprefix('torch.')} on this "
                 "CPU (rnn encoders and the decoders of transducers and attention are LSTMs): train in float32"

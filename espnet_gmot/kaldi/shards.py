@@ -168,7 +168,7 @@ class Dump:
                 else:
                     for size in _in_processes(shards[::-1], load, nj):
                         bar.update(size)
-        except torch.OutOfMemoryError as error:
+        except torch.cuda.OutOfMemoryError as error:
             reason = str(error).splitlines()[0][:200]
             raise UserError(
                 f"{self.command}: the device's memory is too small ({reason}): lower --batch_size or --nj; "

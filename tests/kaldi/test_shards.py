@@ -61,7 +61,7 @@ def dying() -> Callable:
 
 
 def without_memory() -> Callable:
-    raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
 
 def without_folder() -> Callable:
