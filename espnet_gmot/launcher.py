@@ -22,6 +22,7 @@ _SCRIPT = "GMOT_LAUNCHED_SCRIPT"  # tells spawned workers, which get no say in s
 
 #: name -> (module with a `main(argv)`, what it does)
 COMMANDS = {
+    "adopt": ("espnet_gmot.adopt", "GM-OT in an ESPnet recipe that you have already"),
     "recipe": ("espnet_gmot.recipe.cli", "run the stages of an ESPnet recipe in one process, without a checkout"),
     "prepare-data": ("espnet_gmot.corpora.aishell", "AISHELL-1 (tree, tgz or download) into Kaldi data directories"),
     "demo-corpus": ("espnet_gmot.corpora.demo_corpus", "synthesise a small Mandarin corpus in AISHELL-1's own form"),

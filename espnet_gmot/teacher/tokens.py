@@ -106,6 +106,10 @@ class TokenMap:
                 )
         return ids
 
+    def cased(self) -> bool:
+        """Whether capitals are other tokens than small letters."""
+        return self._ids(["A"], special=False) != self._ids(["a"], special=False)
+
     def knows(self, character: str) -> bool:
         """Whether ``character`` is in the vocabulary as one token: neither unknown nor spelled in bytes."""
         if character not in self._known:
