@@ -1,20 +1,27 @@
-"""``align``: one recording as a trained experiment sees it: the coupling as a picture, the tokens' times as files."""
+"""``align``: one recording as a trained experiment sees it; with ``--measure`` its alignments against true times."""
 
 import argparse
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from espnet_gmot.config import PRESETS
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_json, write_text
 from espnet_gmot.kaldi.ctm import Timed, read_ctm, write_ctm
+from espnet_gmot.kaldi.tables import read_table
 from espnet_gmot.report.align import Span, coupling_spans, ctc_spans
 from espnet_gmot.report.draw import coupling_figure, save
+from espnet_gmot.report.measure import Score, plan_errors, score, span_errors, table, write_scores
 from espnet_gmot.report.textgrid import textgrid
 
 if TYPE_CHECKING:
-    from espnet_gmot.hosts.observe import Observation
+    from espnet_gmot.hosts.observe import Observation, Observer
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,7 +58,7 @@ def write_alignment(observation: "Observation", out: Path, truth: list[Span] | N
             ctc=ctc if len(seen.pieces) == len(seen.tokens) else None,  # other units have other rows
             log_probs=seen.log_probs,
             truth=truth if truth and len(truth) == len(seen.tokens) else None,
-            title=f"{seen.utterance}: coupling of {coupled.place} and the teacher's tokens",
+            title=f"{seen.utterance} ({coupled.place})",
         )
         files.append(out / f"{name}{tier.removeprefix('plan')}.png")
         save(figure, files[-1])
@@ -64,25 +71,51 @@ def write_alignment(observation: "Observation", out: Path, truth: list[Span] | N
     grid, ctm, record = (out / f"{name}.{kind}" for kind in ("TextGrid", "ctm", "json"))
     write_text(grid, textgrid(tiers, seen.seconds))
     first = next(iter(tiers.values()))
-    write_ctm(
-        ctm,
-        {seen.utterance: [Timed(s.token, s.start, s.end - s.start, s.confidence) for s in first]},
-    )
+    write_ctm(ctm, {seen.utterance: [Timed(s.token, s.start, s.end - s.start, s.confidence) for s in first]})
     spans = {tier: [asdict(span) for span in found] for tier, found in tiers.items()}
     write_json(record, {"utterance": seen.utterance, "seconds": seen.seconds, "tiers": spans, "stats": seen.stats})
     return [*files, grid, ctm, record]
 
 
-def true_spans(path: Path, utterance: str) -> list[Span]:
-    """When each token of an utterance was spoken, from a CTM file.
+def true_spans(path: Path) -> dict[str, list[Span]]:
+    """When each token of each utterance was spoken, from a CTM file."""
+    return {
+        name: [Span(t.token, t.start, t.start + t.duration, t.start + t.duration / 2, 1.0) for t in tokens]
+        for name, tokens in read_ctm(path).items()
+    }
+
+
+def measure(
+    observer: "Observer", observations: Iterator["Observation"], truth: dict[str, list[Span]], presets: list[str]
+) -> list[Score]:
+    """Score every way to align that an experiment offers.
+
+    Args:
+        observer: the experiment.
+        observations: recordings of it.
+        truth: true spans of every token, by utterance.
+        presets: members of the family whose transport is tried on the same features.
 
     Raises:
-        UserError: the file lacks the utterance.
+        UserError: an utterance has no true times, or other tokens.
     """
-    times = read_ctm(path)
-    if utterance not in times:
-        raise UserError(f"--truth {path}: no utterance {utterance}")
-    return [Span(t.token, t.start, t.start + t.duration, t.start + t.duration / 2, 1.0) for t in times[utterance]]
+    errors: dict[str, list[np.ndarray]] = {}
+    for seen in observations:
+        spans = truth.get(seen.utterance, [])
+        if len(spans) != len(seen.tokens):
+            raise UserError(
+                f"--truth: {seen.utterance} has {len(spans)} tokens there, but {len(seen.tokens)} in the plan: "
+                "give a CTM with a line for each"
+            )
+        for coupled in seen.couplings:
+            place = "" if len(seen.couplings) == 1 else f"@{coupled.place}"
+            plans = {"plan": coupled.plan} | {preset: coupled.coupled_as(preset=preset) for preset in presets}
+            for name, plan in plans.items():
+                errors.setdefault(name + place, []).append(plan_errors(plan, spans, seen.seconds))
+        if seen.log_probs is not None and len(seen.labels) == len(spans):
+            ctc = ctc_spans(seen.log_probs, seen.labels, seen.pieces, seen.seconds)
+            errors.setdefault("ctc", []).append(span_errors(ctc, spans))
+    return [score(str(observer.exp), observer.file.name, name, parts) for name, parts in errors.items()]
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -99,30 +132,66 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", type=Path, help="data directory, e.g. dump/raw/dev")
     parser.add_argument("--utt", nargs="+", help="utterances of --set")
     parser.add_argument("--out", type=Path, default=Path("align"), help="folder for the results (default: %(default)s)")
-    parser.add_argument("--asr_model_file", help="parameters, by default valid.*.ave.pth, else *.best.pth")
+    parser.add_argument("--asr_model_file", nargs="+", help="parameters, by default valid.*.ave.pth, else *.best.pth")
     parser.add_argument("--teacher", help="the PLM's folder or hub name, where nothing else tells")
     parser.add_argument("--frame_shift", type=float, help="seconds a frame, where the model reads features")
-    parser.add_argument("--truth", type=Path, help="CTM with true times, to draw over the plan")
+    parser.add_argument(
+        "--truth", type=Path, help="CTM with true times, to draw over the plan (demo-corpus: times.ctm)"
+    )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="no pictures: errors against --truth over --set (or its --utt), as a table and OUT/alignment.csv",
+    )
+    parser.add_argument("--max_utts", type=int, help="with --measure: the first so many utterances alone")
+    parser.add_argument(
+        "--preset",
+        nargs="+",
+        default=[],
+        choices=[name for name, options in PRESETS.items() if "coupling" not in options and name != "ctc"],
+        help="with --measure: these members' transport on the same features, beside the plan as trained",
+    )
     return parser
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    """Utterances of --set to look at."""
+    if not args.measure:
+        return args.utt
+    if args.set is None or args.truth is None:
+        raise UserError("--measure needs --set DIR and --truth FILE.ctm")
+    return list(islice(args.utt or read_table(args.set / "text"), args.max_utts))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; raises UserError for bad input."""
     args = get_parser().parse_args(argv)
-    by_wav, by_set = args.wav is not None and args.text is not None, args.set is not None and args.utt is not None
-    if by_wav == by_set:
+    by_wav = args.wav is not None and args.text is not None
+    by_set = args.set is not None and (args.utt is not None or args.measure)
+    if by_wav == by_set and not args.measure:
         raise UserError("say which recording: either --wav FILE --text TRANSCRIPT or --set DIR --utt NAME")
+    names = [] if by_wav else _names(args)
+    truth = true_spans(args.truth) if args.truth else {}
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("espnet_gmot.hosts.observe").setLevel(logging.INFO)
     from espnet_gmot.hosts.observe import Observer
 
-    observer = Observer(args.exp, args.asr_model_file, args.teacher)
-    if by_wav:
-        observations = [observer.heard(args.wav, args.text)]
-    else:
-        observations = [observer.recorded(args.set, name, args.frame_shift) for name in args.utt]
-    for observation in observations:
-        truth = true_spans(args.truth, observation.utterance) if args.truth else None
-        for path in write_alignment(observation, args.out, truth):
-            print(path)
+    scores: list[Score] = []
+    for model_file in args.asr_model_file or [None]:
+        observer = Observer(args.exp, model_file, args.teacher)
+        if by_wav:
+            observations = iter([observer.heard(args.wav, args.text)])
+        else:
+            observations = (observer.recorded(args.set, name, args.frame_shift) for name in names)
+        if args.measure:
+            scores += measure(observer, observations, truth, args.preset)
+            continue
+        for observation in observations:
+            if args.truth and observation.utterance not in truth:
+                raise UserError(f"--truth {args.truth}: no utterance {observation.utterance}")
+            for path in write_alignment(observation, args.out, truth.get(observation.utterance)):
+                print(path)
+    if scores:
+        write_scores(args.out / "alignment.csv", scores)
+        print(table(scores))
     return 0

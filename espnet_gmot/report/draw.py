@@ -47,7 +47,8 @@ def hanzi_font() -> str | None:
     from matplotlib.font_manager import fontManager, get_font
 
     for entry in sorted(fontManager.ttflist, key=lambda entry: entry.name):
-        if entry.style == "normal" and get_font(entry.fname).get_char_index(ord("的")):
+        glyphs = [get_font(entry.fname).get_char_index(ord(character)) for character in "的一"]
+        if entry.style == "normal" and all(glyphs) and len(set(glyphs)) == 2:  # fonts of last resort have one for all
             return entry.name
     _LOG.warning("no installed font has Chinese characters, so they are labelled by pinyin: install fonts-noto-cjk")
     return None
@@ -116,12 +117,23 @@ def draw_plan(axes: "Axes", plan: np.ndarray, tokens: Sequence[str], seconds: fl
     axes.tick_params(axis="y", length=0)
 
 
-def draw_spans(axes: "Axes", spans: Sequence[Span], color: str, label: str, style: str = "-") -> None:
+def draw_path(axes: "Axes", spans: Sequence[Span], color: str, label: str) -> None:
     """Spans as a staircase over a coupling: token j in row j."""
     times = [time for span in spans for time in (span.start, span.end)]
     rows = [row for row in range(len(spans)) for _ in range(2)]
-    axes.plot(times, rows, style, color="black", linewidth=2.6, alpha=0.6)
-    axes.plot(times, rows, style, color=color, linewidth=1.3, label=label)
+    axes.plot(times, rows, color="black", linewidth=2.6, alpha=0.6)
+    axes.plot(times, rows, color=color, linewidth=1.3, label=label)
+
+
+def draw_boxes(axes: "Axes", spans: Sequence[Span], color: str, label: str) -> None:
+    """Spans as boxes over a coupling, one in each row."""
+    from matplotlib.patches import Rectangle
+
+    for row, span in enumerate(spans):
+        place, width = (span.start, row - 0.46), span.end - span.start
+        name = label if row == 0 else None
+        axes.add_patch(Rectangle(place, width, 0.92, fill=False, edgecolor="black", linewidth=2.6, alpha=0.6))
+        axes.add_patch(Rectangle(place, width, 0.92, fill=False, edgecolor=color, linewidth=1.3, label=name))
 
 
 def draw_marks(axes: "Axes", spans: Sequence[Span], color: str, label: str) -> None:
@@ -179,14 +191,14 @@ def coupling_figure(
     rows = figure.subplots(len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights})
     draw_speech(rows[0], speech, rate, seconds)
     draw_plan(rows[1], plan, tokens, seconds)
-    draw_spans(rows[1], path, PATH, "path with the most mass")
+    draw_path(rows[1], path, PATH, "path with the most mass")
     if truth is not None:
-        draw_spans(rows[1], truth, TRUTH, "spoken", ":")
+        draw_boxes(rows[1], truth, TRUTH, "when it was spoken")
     if ctc is not None:
         draw_marks(rows[1], ctc, CTC, "CTC's forced alignment")
     if log_probs is not None:
         draw_spikes(rows[-1], log_probs, seconds)
-    rows[0].set_title(title)
+    rows[0].set_title(title, fontsize="medium")
     rows[-1].set_xlabel("seconds")
     figure.legend(*rows[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, facecolor="#9a9a9a")
     return figure

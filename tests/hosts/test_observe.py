@@ -11,6 +11,7 @@ import yaml
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import align_cli
+from espnet_gmot.report.measure import read_scores
 from tests.hosts.training import Training
 
 pytestmark = pytest.mark.espnet
@@ -111,6 +112,40 @@ def test_align_hears_a_recording_with_an_online_teacher(
     assert tiers.keys() == {"plan", "ctc", "truth"} and tiers["truth"][1]["centre"] == pytest.approx(0.25)
     grid = (tmp_path / "out" / "a.TextGrid").read_text()
     assert grid.count('class = "IntervalTier"') == 3 and "xmax = 0.500000" in grid
+
+
+def test_alignments_are_measured_against_true_times(
+    training: Training, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Every character of the corpus has four frames, so its true times are known."""
+    valid = training.folder / "valid"
+    texts = dict(line.split() for line in (valid / "text").read_text().splitlines())
+    lines = [f"{k} 1 {0.2 * j} 0.2 {token} 1\n" for k, text in texts.items() for j, token in enumerate(text)]
+    (tmp_path / "true.ctm").write_text("".join(lines))
+    words = [
+        f"{training.folder}/asr",
+        "--set",
+        str(valid),
+        "--measure",
+        "--frame_shift",
+        "0.05",
+        "--out",
+        str(tmp_path),
+    ]
+    with pytest.raises(UserError, match="--measure needs --set DIR and --truth"):
+        align_cli.main(words)
+    words += ["--truth", str(tmp_path / "true.ctm"), "--preset", "ot", "gmot-t", "--max_utts", "3"]
+    assert align_cli.main([*words, "--asr_model_file", "1epoch.pth", "latest.pth"]) == 0
+    assert "error ms" in capsys.readouterr().out
+    scores = read_scores(tmp_path / "alignment.csv")
+    names = [f"{name}@{place}" for place in ("encoder.0", "encoder") for name in ("plan", "ot", "gmot-t")]
+    assert [s.aligner for s in scores] == [*names, "ctc"] * 2 and scores[0].model_file == "1epoch.pth"
+    assert {s.utterances for s in scores} == {3}
+    by_name = {s.aligner: s for s in scores}
+    assert by_name["gmot-t@encoder"].error_ms < by_name["ot@encoder"].error_ms  # the prior knows the order
+    (tmp_path / "true.ctm").write_text(lines[0])
+    with pytest.raises(UserError, match="utterance00 has 1 tokens there, but 6 in the plan"):
+        align_cli.main(words)
 
 
 def test_align_says_which_recording_it_wants() -> None:

@@ -1,0 +1,142 @@
+"""How well alignments hit the true times: errors in milliseconds and mass in the right place."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.files import replacing
+from espnet_gmot.report.align import Span, barycentres, coupling_spans, inside
+
+
+@dataclass(frozen=True)
+class Score:
+    """One way to align, over all tokens of some utterances.
+
+    Attributes:
+        experiment, model_file: whose features or posteriors.
+        aligner: ``plan`` (as trained), a preset's name (its transport on the same features), or ``ctc``.
+        utterances, tokens: how many.
+        error_ms: mean of |centre - true centre|, the centre of a plan being its column's barycentre.
+        error_se_ms: standard error of that mean, utterances being drawn.
+        median_ms: median of the same errors.
+        bias_ms: mean of centre - true centre.
+        path_ms: mean of |middle - true centre| along the monotone path that holds the most mass.
+        inside: mean share of a column's mass in the token's true span; of CTC, of its frames.
+    """
+
+    experiment: str
+    model_file: str
+    aligner: str
+    utterances: int
+    tokens: int
+    error_ms: float
+    error_se_ms: float
+    median_ms: float
+    bias_ms: float
+    path_ms: float
+    inside: float
+
+
+def plan_errors(plan: np.ndarray, truth: Sequence[Span], seconds: float) -> np.ndarray:
+    """What a plan gets wrong, token by token.
+
+    Args:
+        plan: (T, U).
+        truth: U true spans.
+        seconds: length of the recording.
+
+    Returns:
+        (3, U): centre - true centre and path's middle - true centre in seconds, and the share of mass inside.
+    """
+    centres = _centres(truth)
+    path = coupling_spans(plan, [span.token for span in truth], seconds)
+    spans = np.array([(span.start, span.end) for span in truth])
+    return np.stack([barycentres(plan, seconds) - centres, _centres(path) - centres, inside(plan, spans, seconds)])
+
+
+def span_errors(spans: Sequence[Span], truth: Sequence[Span]) -> np.ndarray:
+    """The same (3, U) of an alignment that has spans alone; the share is that of its time inside the true span."""
+    error = _centres(spans) - _centres(truth)
+    share = [
+        max(0.0, min(mine.end, true.end) - max(mine.start, true.start)) / (mine.end - mine.start)
+        for mine, true in zip(spans, truth, strict=True)
+    ]
+    return np.stack([error, error, np.array(share)])
+
+
+def score(experiment: str, model_file: str, aligner: str, errors: Iterable[np.ndarray]) -> Score:
+    """Sum up.
+
+    Args:
+        experiment, model_file, aligner: what was measured.
+        errors: one (3, U) for each utterance, see :func:`plan_errors`.
+    """
+    parts = list(errors)
+    together = np.concatenate(parts, axis=1)
+    off = np.abs(together[0])
+    return Score(
+        experiment,
+        model_file,
+        aligner,
+        len(parts),
+        together.shape[1],
+        error_ms=1000 * float(np.nanmean(off)),
+        error_se_ms=1000 * _ratio_error([np.abs(part[0]) for part in parts]),
+        median_ms=1000 * float(np.nanmedian(off)),
+        bias_ms=1000 * float(np.nanmean(together[0])),
+        path_ms=1000 * float(np.nanmean(np.abs(together[1]))),
+        inside=float(np.nanmean(together[2])),
+    )
+
+
+def _ratio_error(groups: list[np.ndarray]) -> float:
+    """Standard error of a mean over all tokens when whole utterances are drawn (linearised ratio estimator)."""
+    sums = np.array([np.nansum(group) for group in groups])
+    sizes = np.array([np.isfinite(group).sum() for group in groups])
+    if len(groups) < 2 or not sizes.sum():
+        return float("nan")
+    residual = sums - sizes * sums.sum() / sizes.sum()
+    return float(np.sqrt(len(groups) / (len(groups) - 1) * (residual**2).sum()) / sizes.sum())
+
+
+def _centres(spans: Sequence[Span]) -> np.ndarray:
+    return np.array([(span.start + span.end) / 2 for span in spans])
+
+
+def table(scores: Sequence[Score]) -> str:
+    """For readers."""
+    head = f"{'aligner':16}{'tokens':>8}{'error ms':>18}{'median':>8}{'bias':>8}{'path ms':>9}{'inside %':>10}  of"
+    lines = [head]
+    for s in scores:
+        error = f"{s.error_ms:.1f} ± {s.error_se_ms:.1f}"
+        numbers = (
+            f"{s.tokens:>8}{error:>18}{s.median_ms:>8.1f}{s.bias_ms:>8.1f}{s.path_ms:>9.1f}{100 * s.inside:>10.1f}"
+        )
+        lines.append(f"{s.aligner:16}{numbers}  {s.experiment} {s.model_file}")
+    return "\n".join(lines)
+
+
+def write_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Write a CSV file with a header, in one step."""
+    with replacing(path) as handle:
+        writer = csv.DictWriter(handle, [field.name for field in fields(Score)], lineterminator="\n")
+        writer.writeheader()
+        for each in scores:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(each).items()})
+
+
+def read_scores(path: str | Path) -> list[Score]:
+    """Read what :func:`write_scores` wrote.
+
+    Raises:
+        UserError: no such file, or not of that kind.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as lines:
+            return [Score(**{f.name: f.type(row[f.name]) for f in fields(Score)}) for row in csv.DictReader(lines)]
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: no alignment scores ({error}); write them with align --measure") from error

@@ -1,0 +1,63 @@
+"""Errors of alignments against true times: plans and spans of known error, standard errors against resampling."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.report.align import Span
+from espnet_gmot.report.measure import plan_errors, read_scores, score, span_errors, table, write_scores
+
+
+def spans_of(*times: tuple[float, float]) -> list[Span]:
+    return [Span("字", start, end, (start + end) / 2, 1.0) for start, end in times]
+
+
+def test_a_plan_that_is_late_by_a_frame() -> None:
+    truth = spans_of((0.0, 0.4), (0.4, 0.8))
+    plan = np.zeros((10, 2))
+    plan[1:5, 0] = plan[5:9, 1] = 1  # frames of 0.1 s
+    errors = plan_errors(plan, truth, seconds=1.0)
+    np.testing.assert_allclose(errors[0], [0.1, 0.1])
+    np.testing.assert_allclose(errors[1], [0.05, 0.15], atol=0.06)  # the path has to give the first frame to someone
+    np.testing.assert_allclose(errors[2], [0.75, 0.75])
+
+
+def test_an_even_plan_has_its_mass_everywhere() -> None:
+    truth = spans_of((0.0, 0.25), (0.25, 1.0))
+    errors = plan_errors(np.ones((8, 2)), truth, seconds=1.0)
+    np.testing.assert_allclose(errors[0], [0.5 - 0.125, 0.5 - 0.625])
+    np.testing.assert_allclose(errors[2], [0.25, 0.75])
+
+
+def test_spans_of_ctc() -> None:
+    errors = span_errors(spans_of((0.0, 0.2), (0.5, 0.6)), spans_of((0.1, 0.3), (0.0, 0.4)))
+    np.testing.assert_allclose(errors, [[-0.1, 0.35], [-0.1, 0.35], [0.5, 0.0]])
+
+
+def test_scores_sum_up_over_tokens_and_utterances() -> None:
+    random = np.random.default_rng(0)
+    parts = [random.normal(0.02, 0.05, (3, size)) + random.normal(0, 0.03) for size in random.integers(3, 15, 200)]
+    parts[0][0, 0] = np.nan  # a token without mass has no centre
+    found = score("exp", "ave.pth", "plan", parts)
+    every = np.concatenate([part[0] for part in parts])
+    assert found.utterances == 200 and found.tokens == len(every)
+    assert found.error_ms == pytest.approx(1000 * np.nanmean(np.abs(every)))
+    assert found.bias_ms == pytest.approx(1000 * np.nanmean(every))
+    assert found.median_ms == pytest.approx(1000 * np.nanmedian(np.abs(every)))
+    means = []
+    for _ in range(1000):
+        drawn = np.concatenate([np.abs(parts[index][0]) for index in random.integers(0, 200, 200)])
+        means.append(1000 * np.nanmean(drawn))
+    assert found.error_se_ms == pytest.approx(np.std(means), rel=0.1)
+
+
+def test_scores_are_read_as_written(tmp_path: Path) -> None:
+    scores = [score("a", "b.pth", name, [np.full((3, 2), 0.125)] * 2) for name in ("plan", "ctc")]
+    write_scores(tmp_path / "x.csv", scores)
+    assert read_scores(tmp_path / "x.csv") == scores
+    assert "125.0 ± 0.0" in table(scores) and "ctc" in table(scores)
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="no alignment scores"):
+        read_scores(tmp_path / "x.csv")
