@@ -1,6 +1,7 @@
 """``compare``: systems × seeds on one corpus, through run.sh; resumable, side by side, the test set last and once."""
 
 import argparse
+import difflib
 import fcntl
 import os
 import re
@@ -11,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from espnet_gmot.config import closest
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text, writing
 from espnet_gmot.recipe import options
@@ -136,7 +136,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         if name in _OURS:
             raise UserError(f"--{name}: the comparison sets it itself; see --systems and --teachers")
         if name not in known:
-            raise UserError(f"--{name}: no such option{closest(name, tuple(known)) if known else ''}")
+            near = difflib.get_close_matches(name, known, 1)
+            raise UserError(f"--{name}: no such option" + (f"; did you mean --{near[0]}?" if near else "; see --help"))
         if value is None:
             raise UserError(f"--{name}: give a value")
         if name in ours:

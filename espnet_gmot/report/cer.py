@@ -41,6 +41,49 @@ class Counts:
         return self.errors / self.tokens if self.tokens else float("nan")
 
 
+@dataclass(frozen=True)
+class Edit:
+    """One step of an alignment.
+
+    Attributes:
+        kind: ``correct``, ``substitution``, ``deletion`` or ``insertion``.
+        place: index of the reference token; of an insertion, how many reference tokens stand before it.
+        reference: the token; empty for an insertion.
+        hypothesis: the token; empty for a deletion.
+    """
+
+    kind: str
+    place: int
+    reference: str
+    hypothesis: str
+
+
+def edits(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Edit]:
+    """Alignment of one sentence by plain edit distance; ASCII case is ignored, as sclite ignores it.
+
+    Args:
+        reference: tokens; may be empty.
+        hypothesis: tokens; may be empty.
+    """
+    if not reference:
+        return [Edit("insertion", 0, "", token) for token in hypothesis]
+    if not hypothesis:
+        return [Edit("deletion", place, token, "") for place, token in enumerate(reference)]
+    import jiwer
+
+    kinds = {"equal": "correct", "substitute": "substitution", "delete": "deletion", "insert": "insertion"}
+    steps = []
+    for chunk in jiwer.process_words(" ".join(map(_fold, reference)), " ".join(map(_fold, hypothesis))).alignments[0]:
+        kind, theirs = kinds[chunk.type], range(chunk.hyp_start_idx, chunk.hyp_end_idx)
+        if kind == "insertion":
+            steps += [Edit(kind, chunk.ref_start_idx, "", hypothesis[index]) for index in theirs]
+            continue
+        places = range(chunk.ref_start_idx, chunk.ref_end_idx)
+        said = [hypothesis[index] for index in theirs] or [""] * len(places)
+        steps += [Edit(kind, place, reference[place], token) for place, token in zip(places, said, strict=True)]
+    return steps
+
+
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Counts:
     """Errors of one sentence by plain edit distance; ASCII case is ignored, as sclite ignores it.
 
