@@ -109,10 +109,19 @@ def test_a_checkout_has_asr_sh(tmp_path: Path) -> None:
 
 def test_a_teacher_is_a_folder_an_archive_or_a_cached_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    assert "lacks weights, tokenizer" in material.teacher(str(tmp_path)).detail
+    assert (
+        "lacks weights (model.safetensors or pytorch_model.bin) and a vocabulary"
+        in material.teacher(str(tmp_path)).detail
+    )
     (tmp_path / "model.safetensors").touch()
     (tmp_path / "vocab.txt").touch()
     assert material.teacher(str(tmp_path)).status == "ok"
+    (tmp_path / "vocab.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    found = material.teacher(str(tmp_path))
+    assert "vocab.txt is an LFS pointer" in found.detail and found.mend == f"git -C {tmp_path} lfs pull"
+    (tmp_path / "adapter_config.json").touch()
+    found = material.teacher(str(tmp_path))
+    assert "an adapter (LoRA" in found.detail and found.mend.startswith("merge it first")
     assert material.teacher("nobody/no-such-model").mend == "hf download nobody/no-such-model"
     for folder in (tmp_path / "none", tmp_path / "no" / "such" / "folder"):
         found = material.teacher(str(folder))

@@ -9,6 +9,7 @@ from pathlib import Path
 from espnet_gmot.doctor.finding import OPTIONAL, PIP, REQUIRED, Finding
 from espnet_gmot.doctor.software import ESPNET
 from espnet_gmot.errors import UserError
+from espnet_gmot.hub import fault, is_folder
 
 AISHELL_GB, LITTLE_GB = 100, 2
 """Free disk for all of AISHELL-1 (estimated: archive, tree, audio at three speeds, experiments), and for any run."""
@@ -43,16 +44,15 @@ def teacher(name: str) -> Finding:
     path = Path(name)
     if (path / "teacher.json").is_file():
         return _dumped(path)
-    if path.is_dir():
-        weights = [f for pattern in ("*.safetensors", "pytorch_model*.bin") for f in path.glob(pattern)]
-        tokens = [f for pattern in ("tokenizer*", "vocab*", "*.model") for f in path.glob(pattern)]
-        parts = {"config.json": (path / "config.json").is_file(), "weights": weights, "tokenizer": tokens}
-        lacking = [part for part, found in parts.items() if not found]
-        if not lacking:
-            return Finding("teacher", f"{path} (--full runs it)")
-        return Finding("teacher", f"{path}: lacks {', '.join(lacking)}", REQUIRED, _download(name))
-    if name[:1] in ("/", ".", "~") or name.count("/") > 1 or path.exists():
+    try:
+        folder = is_folder(name)
+    except UserError:
         return Finding("teacher", f"{name}: no such folder", REQUIRED, _download(name))
+    if folder:
+        found = fault(path.expanduser())
+        if found is None:
+            return Finding("teacher", f"{path} (--full runs it)")
+        return Finding("teacher", f"{path}: {found[0]}", REQUIRED, _mend(name, found[1]))
     if importlib.util.find_spec("huggingface_hub") is None:
         return Finding(
             "teacher", f"{name}: no such folder, and no hub without transformers", REQUIRED, f"{PIP} transformers"
@@ -83,6 +83,11 @@ def _dumped(path: Path) -> Finding:
     if (path / "teacher_stats.npz").is_file():  # the training set's, if this is another
         words += ["--stats", str(path)]
     return Finding("teacher", f"{path}: {what}", REQUIRED, f"python3 -m espnet_gmot dump-teacher {shlex.join(words)}")
+
+
+def _mend(folder: str, mend: str) -> str:
+    """The command for a folder's fault; for a download, the whole of it."""
+    return _download(folder) if mend.startswith("download") else mend
 
 
 def _download(folder: str) -> str:

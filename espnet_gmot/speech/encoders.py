@@ -10,7 +10,6 @@ import inspect
 import json
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.graph import Graph
-from espnet_gmot.hub import quiet_transformers
+from espnet_gmot.hub import SPEECH, check_complete, from_pretrained
 
 #: `model_type` of the waveform encoders that share wav2vec 2.0's layout (convolutions, projection, Transformer).
 #: data2vec-audio is not among them: its stack of positional convolutions lets padding leak into the last frames.
@@ -265,7 +264,7 @@ def load_speech_encoder(model: str) -> SpeechEncoder:
     """
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
-    config = _from_pretrained(AutoConfig, model)
+    config = from_pretrained(AutoConfig, model, SPEECH)
     config.layerdrop = config.encoder_layerdrop = 0.0
     config.apply_spec_augment = config.add_adapter = False  # the adapter of speech translation would change lengths
     options: dict[str, Any] = {"config": config, "output_loading_info": True}
@@ -277,35 +276,13 @@ def load_speech_encoder(model: str) -> SpeechEncoder:
             f"speech model '{model}': its family {config.model_type} is not supported; take one of whisper, "
             + ", ".join(WAVE_FAMILIES)
         )
-    extractor = _from_pretrained(AutoFeatureExtractor, model)
-    hf, info = _from_pretrained(AutoModel, model, **options)
+    extractor = from_pretrained(AutoFeatureExtractor, model, SPEECH)
+    with torch.random.fork_rng(devices=[]):
+        hf, info = from_pretrained(AutoModel, model, SPEECH, **options)
     hf = (hf.encoder if whisper else hf).float()
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith(_UNUSED))
-    if missing or info["mismatched_keys"]:
-        first = missing[0] if missing else min(map(str, info["mismatched_keys"]))
-        raise UserError(
-            f"speech model '{model}': {len(missing) + len(info['mismatched_keys'])} of its weights are missing or of "
-            f"another shape (first: {first}); download the model again"
-        )
+    check_complete(model, SPEECH, info, lambda name: name.startswith(_UNUSED))
     logging.info("hf_speech: %s, %d layers, from %s", config.model_type, hf.config.num_hidden_layers, model)
     return (WhisperStates if whisper else WaveStates)(hf, extractor)
-
-
-def _from_pretrained(loader: Any, model: str, **options: Any) -> Any:
-    """`loader.from_pretrained` with errors that users can mend."""
-    path = Path(model).expanduser()
-    local = path.is_dir()
-    if not local and (model[:1] in "./~" or model.count("/") > 1 or path.exists()):
-        raise UserError(f"speech model '{model}': no such folder; give a Hugging Face model's folder or its hub name")
-    try:
-        with quiet_transformers(), torch.random.fork_rng(devices=[]):
-            return loader.from_pretrained(str(path) if local else model, local_files_only=local, **options)
-    except Exception as error:  # safetensors, json and the hub raise a dozen unrelated types
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
-            f"speech model '{model}': {loader.__name__} cannot load it ({reason}); give a folder with config.json, "
-            "preprocessor_config.json and weights, or the name of a speech model on the Hugging Face hub"
-        ) from error
 
 
 class FrozenLayer:

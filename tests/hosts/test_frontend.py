@@ -213,7 +213,10 @@ def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
         ({"layer": "last"}, "'last' is no layer"),
         ({"layer": True}, "True is no layer"),
         ({"model": None}, "frontend_conf.model: nothing given"),
-        ({"model": "/nowhere/whisper"}, "'/nowhere/whisper': no such folder"),
+        (
+            {"model": "/nowhere/whisper"},
+            "speech model '/nowhere/whisper': there is no such folder",
+        ),
     ],
 )
 def test_bad_options_are_named(options: dict, message: str, tmp_path: Path) -> None:
@@ -229,10 +232,10 @@ def test_text_models_and_broken_folders_are_refused(tmp_path: Path) -> None:
     folder = Path(tiny("hubert", tmp_path / "hubert"))
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:2000])
-    with pytest.raises(UserError, match="AutoModel cannot load it"):
+    with pytest.raises(UserError, match=r"speech model .*: AutoModel cannot load the folder"):
         HFSpeechFrontend(str(folder))
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(UserError, match=r"AutoFeatureExtractor cannot load it .*preprocessor_config\.json"):
+    with pytest.raises(UserError, match=r"speech model .*: the folder lacks preprocessor_config\.json"):
         HFSpeechFrontend(str(folder))
 
 
@@ -243,7 +246,7 @@ def test_incomplete_weights_are_refused(tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["encoder.layers.1.fc1.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"1 of its weights are missing .*layers\.1\.fc1\.weight"):
+    with pytest.raises(UserError, match=r"1 tensors are missing .*layers\.1\.fc1\.weight"):
         HFSpeechFrontend(str(folder))
 
 
