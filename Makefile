@@ -1,4 +1,4 @@
-# make env | demo | test | lint | bench | clean        (PYTHON=python3.11 chooses the interpreter)
+# make env | demo | test | lint | bench | docs | clean        (PYTHON=python3.11 chooses the interpreter)
 PYTHON ?= python3
 VENV ?= .venv
 # A machine without a GPU wants torch's CPU build; say where your pip finds one: make env TORCH='torch==2.13.0 --index-url …'
@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install --progress-bar off -q
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test lint bench clean
+.PHONY: help env demo test lint bench docs clean
 help:
 	@sed -n 's/^# make/make/p; s/^## //p' Makefile
 
@@ -54,6 +54,10 @@ bench: env
 	OMP_NUM_THREADS=2 $(PY) benchmarks/training_step.py --out docs/training_step.json
 	$(PY) benchmarks/plugin_cost.py --out docs/plugin_cost.json
 
+## docs   the documentation as a site, into site/, with warnings as errors
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+
 ## clean  remove the environment and what the demo made
 clean:
-	rm -rf $(VENV) demo mini build *.egg-info
+	rm -rf $(VENV) site demo mini build *.egg-info
