@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,6 +14,8 @@ from espnet_gmot.corpora.download import download
 from espnet_gmot.corpora.unpack import CORPUS, unpack
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text, writing
+from espnet_gmot.kaldi.bad import settle_bad
+from espnet_gmot.kaldi.leaks import refuse_leaks
 from espnet_gmot.kaldi.tables import read_transcripts, spk2utt, write_table
 from espnet_gmot.kaldi.wav import count_samples
 
@@ -89,7 +91,7 @@ def match(corpus: Path, texts: dict[str, str], *, drop_missing: bool = False) ->
     Raises:
         UserError: transcripts without a recording, or more than 1 % of the recordings without a transcript.
     """
-    found = {split: {path.stem: path for path in (corpus / "wav" / split).glob("*/*.wav")} for split in SPLITS}
+    found = {split: _recordings(corpus / "wav" / split) for split in SPLITS}
     for split, paths in found.items():
         if not paths:
             raise UserError(f"{corpus}/wav/{split}: holds no SPEAKER/UTTERANCE.wav; is the corpus complete?")
@@ -113,21 +115,21 @@ def match(corpus: Path, texts: dict[str, str], *, drop_missing: bool = False) ->
     return kept
 
 
-def check_recordings(paths: Iterable[Path], total: int) -> None:
-    """Check every wav header against the file's size.
+def _recordings(folder: Path) -> dict[str, Path]:
+    """Recordings of a split by utterance; macOS's ``._x.wav`` are none."""
+    paths = (path for path in folder.glob("*/*") if path.suffix.lower() == ".wav" and not path.name.startswith("."))
+    return {path.stem: path for path in paths}
 
-    Raises:
-        UserError: naming the first broken file, what is wrong with it, and how many there are.
-    """
-    broken = []
-    for path in tqdm(paths, total=total, desc="check wav", unit="file", mininterval=1.0):
+
+def find_bad(paths: dict[str, Path], split: str) -> dict[str, str]:
+    """Check every wav header against the file's size; return what is wrong by utterance."""
+    bad = {}
+    for key, path in tqdm(paths.items(), desc=f"check {split}", unit="file", mininterval=1.0):
         try:
             count_samples(str(path))
         except UserError as error:
-            broken.append(str(error))
-    if broken:
-        more = f" ({len(broken)} broken recordings in all)" if len(broken) > 1 else ""
-        raise UserError(broken[0] + more)
+            bad[key] = str(error)
+    return bad
 
 
 def thin(paths: dict[str, Path], count: int | None) -> dict[str, Path]:
@@ -203,6 +205,13 @@ def get_parser() -> argparse.ArgumentParser:
         default="error",
         help="what to do about missing partners; default: error",
     )
+    parser.add_argument(
+        "--max_bad",
+        type=int,
+        default=os.environ.get("GMOT_MAX_BAD") or 0,
+        help="skip up to so many cut or unreadable recordings of train and of dev, listed in OUT/SET/bad_utterances; "
+        "default: $GMOT_MAX_BAD, else 0",
+    )
     return parser
 
 
@@ -241,7 +250,11 @@ def prepare(args: argparse.Namespace) -> None:
     texts = read_corpus(corpus)
     splits = match(corpus, texts, drop_missing=args.missing == "drop")
     splits = {split: thin(paths, args.max_utts) for split, paths in splits.items()}
-    check_recordings((path for paths in splits.values() for path in paths.values()), sum(map(len, splits.values())))
+    refuse_leaks({split: {key: str(path) for key, path in paths.items()} for split, paths in splits.items()}, "train")
+    for split, paths in splits.items():
+        bad = find_bad(paths, split)
+        settle_bad(Path(args.out) / split, bad, len(paths), args.max_bad, whole=split == "test")
+        splits[split] = {key: path for key, path in paths.items() if key not in bad}
     for split, paths in splits.items():
         write_split(Path(args.out) / split, paths, texts)
     counts = ", ".join(f"{split} {len(paths)}" for split, paths in splits.items())
@@ -259,5 +272,7 @@ def dump_features(directory: Path, args: argparse.Namespace) -> None:
     command = ["--model", args.frontend_model, "--wav_scp", f"{directory}/wav.scp", "--out", str(out)]
     if args.frontend_layer:
         command += ["--layer", args.frontend_layer]
+    if args.max_bad and directory.name != "test":
+        command += ["--max_bad", str(args.max_bad)]
     dump_frontend.main([*command, *shlex.split(args.frontend_opts)])
     write_text(directory / "feats.scp", (out / "feats.scp").read_text(encoding="utf-8"))

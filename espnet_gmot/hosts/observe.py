@@ -20,7 +20,7 @@ from espnet_gmot.graph import Graph
 from espnet_gmot.hosts.model import ESPnetGMOTASRModel
 from espnet_gmot.hosts.register import register
 from espnet_gmot.kaldi.tables import read_table
-from espnet_gmot.kaldi.wav import Utterance, read_audio, read_wav_scp, sampling_rate
+from espnet_gmot.kaldi.wav import read_audio, read_wav_scp, sampling_rate
 from espnet_gmot.loss import GMOTLoss
 
 _LOG = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class Observer:
         if not Path(wav).is_file():
             raise UserError(f"--wav {wav}: no such file")
         name = Path(wav).stem
-        audio = read_audio(Utterance(name, str(wav), 0), self.rate)
+        audio = read_audio(str(wav), self.rate)
         loaded = (name, self.preprocess(name, {"speech": audio, "text": text}))
         return self._observe(loaded, len(audio) / self.rate, None)
 
@@ -285,7 +285,7 @@ def _length(feats: Path, utterance: str, frames: int, frame_shift: float | None)
     sources = read_wav_scp(info["wav_scp"])
     if utterance not in sources:
         raise UserError(f"{info['wav_scp']}: no utterance {utterance}: give --frame_shift SECONDS")
-    audio = read_audio(Utterance(utterance, sources[utterance], 0), info["sampling_rate"])
+    audio = read_audio(sources[utterance], info["sampling_rate"])
     return len(audio) / info["sampling_rate"]
 
 

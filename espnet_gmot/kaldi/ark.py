@@ -88,3 +88,43 @@ def check_archive(path: Path, offsets: Sequence[int], width: int) -> None:
                 raise UserError(f"{path}: no float matrix of {width} columns at byte {offset}; {fix}")
             if offset + header[2] > size:
                 raise UserError(f"{path}: truncated at byte {size} inside the matrix at byte {offset}; {fix}")
+
+
+def read_matrix(entry: str) -> np.ndarray:
+    """Read one matrix of an scp file.
+
+    Args:
+        entry: ``ark:offset``, or a file that holds one matrix.
+
+    Returns:
+        (T, D) as stored, T > 0, finite.
+
+    Raises:
+        UserError: missing, unreadable, cut short, no matrix, not finite; commands and pickles are never run.
+    """
+    import kaldiio
+
+    if entry.endswith("|"):
+        raise UserError(f"{entry}: a command; write its features into an archive and name that")
+    place, _, offset = entry.rpartition(":")
+    place, start = (place, int(offset)) if place and offset.isdecimal() else (entry, 0)
+    try:
+        with open(place, "rb") as handle:
+            handle.seek(start)
+            if handle.read(3) == b"PKL":
+                raise UserError(f"{entry}: a pickle, which could run anything; make the features again")
+        matrix = kaldiio.load_mat(entry)
+    except FileNotFoundError as error:
+        raise UserError(f"{entry}: no such file; make the features again") from error
+    except (OSError, ValueError, EOFError, AssertionError, IndexError, RuntimeError, struct.error) as error:
+        # kaldiio has no error of its own: what a cut archive raises depends on where it was cut
+        reason = " ".join(str(error).split()) or "it ends too early"
+        raise UserError(f"{entry}: unreadable features ({reason}), perhaps cut; make them again") from error
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2:
+        what = "audio" if isinstance(matrix, tuple) else f"an array of {matrix.ndim} dimensions"
+        raise UserError(f"{entry}: holds {what}, not a matrix of features; give feats.scp of features")
+    if matrix.size == 0:
+        raise UserError(f"{entry}: holds no frames; make the features again")
+    if not np.isfinite(matrix).all():
+        raise UserError(f"{entry}: {int((~np.isfinite(matrix)).sum())} of its values are not finite; make them again")
+    return matrix

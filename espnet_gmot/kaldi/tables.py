@@ -143,20 +143,30 @@ def read_data_dir(directory: str | Path) -> dict[str, dict[str, str]]:
     }
 
 
-def write_data_dir(directory: str | Path, tables: Mapping[str, Mapping[str, str]]) -> int:
-    """Write the utterances that every table holds, sorted, and spk2utt; return how many there are.
+def write_data_dir(directory: str | Path, tables: Mapping[str, Mapping[str, str]], *, common: bool = True) -> int:
+    """Write tables, sorted, and spk2utt.
+
+    Args:
+        directory: data directory.
+        tables: values by utterance of each file, utt2spk among them.
+        common: only the utterances that every table holds.
+
+    Returns:
+        The number of utterances that every table holds.
 
     Raises:
-        UserError: no utterance occurs in all tables.
+        UserError: that is none.
     """
     directory = Path(directory)
     kept = set.intersection(*(set(table) for table in tables.values()))
     if not kept:
         sizes = ", ".join(f"{name} {len(table)}" for name, table in tables.items())
         raise UserError(f"{directory}: no utterance occurs in all of its tables ({sizes})")
+    if common:
+        tables = {name: {key: value for key, value in table.items() if key in kept} for name, table in tables.items()}
     for name, table in tables.items():
-        write_table(directory / name, {key: value for key, value in table.items() if key in kept})
-    write_table(directory / "spk2utt", spk2utt({key: tables["utt2spk"][key] for key in kept}))
+        write_table(directory / name, table)
+    write_table(directory / "spk2utt", spk2utt(tables["utt2spk"]))
     return len(kept)
 
 
@@ -177,7 +187,7 @@ def combine_data_dirs(target: str | Path, sources: Iterable[str | Path]) -> None
             if both := merged[name].keys() & tables[name].keys():
                 raise UserError(f"{source}/{name}: {min(both)} also occurs in another of the combined directories")
             merged[name].update(tables[name])
-    write_data_dir(target, merged)
+    write_data_dir(target, merged, common=False)
 
 
 def split_table(path: str | Path, parts: Iterable[str | Path]) -> None:

@@ -70,20 +70,22 @@ def read_wav_scp(path: str | Path) -> dict[str, str]:
     return sources
 
 
-def read_utterances(path: str | Path) -> list[Utterance]:
+def read_utterances(path: str | Path) -> tuple[list[Utterance], dict[str, str]]:
     """Read wav.scp and the header of each plain file in it.
 
+    Returns:
+        The utterances in the table's order, and what is wrong with others: reason by utterance.
+
     Raises:
-        UserError: see :func:`read_wav_scp` and :func:`count_samples`; files that are missing are counted.
+        UserError: see :func:`read_wav_scp`.
     """
-    sources = read_wav_scp(path)
-    plain = [(key, source) for key, source in sources.items() if path_of(source) == source]
-    if absent := [(key, source) for key, source in plain if not Path(source).is_file()]:
-        raise UserError(
-            f"{path}: {len(absent)} of {len(sources)} audio files are missing, the first is "
-            f"{absent[0][1]} ({absent[0][0]}); restore them or remove their lines"
-        )
-    return [Utterance(key, source, count_samples(source)) for key, source in sources.items()]
+    utterances, bad = [], {}
+    for key, source in read_wav_scp(path).items():
+        try:
+            utterances.append(Utterance(key, source, count_samples(source)))
+        except UserError as error:
+            bad[key] = str(error)
+    return utterances, bad
 
 
 def count_samples(source: str) -> int:
@@ -172,26 +174,21 @@ def read_sound(source: str) -> Sound:
     return Sound(samples, rate, subtype, untouched)
 
 
-def read_audio(utterance: Utterance, sampling_rate: int) -> np.ndarray:
-    """Read one utterance of one channel at a sampling rate; other rates are resampled, as stage 3 does.
+def read_audio(source: str, sampling_rate: int) -> np.ndarray:
+    """Read one wav.scp entry of one channel at a sampling rate; other rates are resampled, as stage 3 does.
 
     Returns:
         (N,) float32 samples in [-1, 1].
 
     Raises:
-        UserError: naming the utterance; see :func:`read_sound`, or more than one channel.
+        UserError: see :func:`read_sound`, or more than one channel.
     """
     import soxr
 
-    try:
-        sound = read_sound(utterance.source)
-    except UserError as error:
-        raise UserError(f"{utterance.key}: {error}") from error
+    sound = read_sound(source)
     if sound.samples.ndim != 1:
-        raise UserError(
-            f"{utterance.key}: {utterance.source}: {sound.samples.shape[1]} channels; mix it down to one "
-            "(sox IN.wav OUT.wav remix -)"
-        )
+        channels = sound.samples.shape[1]
+        raise UserError(f"{source}: {channels} channels; mix it down to one (sox IN.wav OUT.wav remix -)")
     if sound.rate == sampling_rate:
         return sound.samples
     return np.clip(soxr.resample(sound.samples, sound.rate, sampling_rate, quality="HQ"), -1.0, 1.0)

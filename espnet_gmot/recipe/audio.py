@@ -1,6 +1,7 @@
 """Stage 3 for ``feats_type raw``: every wav.scp entry becomes an audio file or an archive entry of one format."""
 
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
+from espnet_gmot.kaldi.bad import LIST
 from espnet_gmot.kaldi.tables import read_table, split_table
 from espnet_gmot.kaldi.wav import path_of, read_sound
 from espnet_gmot.marks import digest_of, is_complete, set_complete
@@ -20,7 +22,7 @@ VERSION = "2"
 
 def format_wav_scp(
     source: str | Path, target: str | Path, *, audio_format: str, fs: int, nj: int, processes: int
-) -> dict[str, dict[str, str]]:
+) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     """Format all entries of ``source``; finished parts are kept.
 
     Args:
@@ -32,10 +34,10 @@ def format_wav_scp(
         processes: number of processes at a time.
 
     Returns:
-        The tables wav.scp and utt2num_samples.
+        The tables wav.scp and utt2num_samples, and why utterances are not in them: reason by utterance.
 
     Raises:
-        UserError: unreadable audio, naming the utterance and the file.
+        UserError: the table can't be read.
     """
     source, target = Path(source), Path(target)
     nj = min(nj, len(read_table(source)))
@@ -64,15 +66,16 @@ def format_wav_scp(
     made: dict[str, dict[str, str]] = {"wav.scp": {}, "utt2num_samples": {}}
     for name, table in made.items():
         for folder in folders:
-            table.update(read_table(folder / name))
-    return made
+            table.update(_read(folder / name))
+    return made, {key: reason for folder in folders for key, reason in _read(folder / LIST).items()}
 
 
 def part_digest(part: Path, audio_format: str, fs: int) -> str:
     """Hash of all that a part's output depends on: its entries, the files behind them, and the format."""
     entries = read_table(part)
     words = [VERSION, audio_format, str(fs), *(f"{key} {entry}" for key, entry in entries.items())]
-    return digest_of(words, [path for entry in entries.values() if (path := path_of(entry))])
+    paths = [path for entry in entries.values() if (path := path_of(entry))]
+    return digest_of(words, [path for path in paths if Path(path).is_file()])
 
 
 def format_part(part: Path, folder: Path, audio_format: str, fs: int) -> int:
@@ -81,71 +84,95 @@ def format_part(part: Path, folder: Path, audio_format: str, fs: int) -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     writer = _write_archive if audio_format.endswith(".ark") else _write_files
-    lengths = writer(entries, folder, audio_format, fs)
+    bad: dict[str, str] = {}
+    lengths = writer(entries, folder, audio_format, fs, bad)
     write_text(folder / "utt2num_samples", "".join(f"{key} {length}\n" for key, length in lengths.items()))
-    set_complete(folder, part_digest(part, audio_format, fs))
+    write_text(folder / LIST, "".join(f"{key} {' '.join(reason.split())}\n" for key, reason in bad.items()))
+    if not any(entries[key].endswith("|") for key in bad):  # whether a command gives something else now, nobody knows
+        set_complete(folder, part_digest(part, audio_format, fs))
     return len(entries)
 
 
-def _write_archive(entries: dict[str, str], folder: Path, audio_format: str, fs: int) -> dict[str, int]:
+def _read(path: Path) -> dict[str, str]:
+    """A part's table, which is empty where all of the part is bad, or nothing."""
+    return read_table(path) if path.stat().st_size else {}
+
+
+def file_name(key: str) -> str:
+    """An utterance id as the name of a file: without slashes, not hidden, and different for different ids."""
+    name = key.replace("%", "%25").replace("/", "%2F")
+    return f"%2E{name[1:]}" if name.startswith(".") else name
+
+
+def _write_archive(
+    entries: dict[str, str], folder: Path, audio_format: str, fs: int, bad: dict[str, str]
+) -> dict[str, int]:
     import kaldiio
 
     lengths = {}
     ark, scp = folder / "data_wav.ark", folder / "wav.scp"
     options = {"format": audio_format.removesuffix(".ark"), "subtype": None}
     with ark.open("wb") as output, scp.open("w", encoding="utf-8") as index:
-        for key, entry in entries.items():
-            wave, rate, _ = load(key, entry, fs)
+        for key, wave, _ in _load_all(entries, fs, audio_format, bad):
             kaldiio.save_ark(
-                output, {key: (wave, rate)}, scp=index, append=True, write_function="soundfile", write_kwargs=options
+                output, {key: (wave, fs)}, scp=index, append=True, write_function="soundfile", write_kwargs=options
             )
             lengths[key] = len(wave)
     return lengths
 
 
-def _write_files(entries: dict[str, str], folder: Path, audio_format: str, fs: int) -> dict[str, int]:
+def _write_files(
+    entries: dict[str, str], folder: Path, audio_format: str, fs: int, bad: dict[str, str]
+) -> dict[str, int]:
     import soundfile
 
     lengths, lines = {}, []
-    for key, entry in entries.items():
-        wave, rate, as_it_is = load(key, entry, fs, audio_format)
-        path = Path(entry) if as_it_is else folder / f"{key}.{audio_format}"
+    for key, wave, as_it_is in _load_all(entries, fs, audio_format, bad):
+        path = Path(entries[key]) if as_it_is else folder / f"{file_name(key)}.{audio_format}"
         if not as_it_is:
-            soundfile.write(path, wave, rate, format=audio_format)
+            soundfile.write(path, wave, fs, format=audio_format)
         lines.append(f"{key} {path}\n")
         lengths[key] = len(wave)
     write_text(folder / "wav.scp", "".join(lines))
     return lengths
 
 
-def load(key: str, entry: str, fs: int, audio_format: str | None = None) -> tuple[np.ndarray, int, bool]:
+def _load_all(
+    entries: dict[str, str], fs: int, audio_format: str, bad: dict[str, str]
+) -> Iterator[tuple[str, np.ndarray, bool]]:
+    """Utterance, samples and whether the file fits as it is; what can't be read goes to ``bad`` with the reason."""
+    for key, entry in entries.items():
+        try:
+            wave, as_it_is = load(entry, fs, audio_format)
+        except UserError as error:
+            bad[key] = str(error)
+        else:
+            yield key, wave, as_it_is
+
+
+def load(entry: str, fs: int, audio_format: str) -> tuple[np.ndarray, bool]:
     """Read one wav.scp entry at the wanted rate.
 
     Args:
-        key: utterance, for error messages.
         entry: see :func:`espnet_gmot.kaldi.wav.read_sound`.
         fs: wanted sampling rate in Hz.
         audio_format: wanted file format.
 
     Returns:
-        The samples (N,) or (N, C), the rate, and whether the file already is what is wanted.
+        The samples (N,) or (N, C), and whether the file already is what is wanted.
 
     Raises:
         UserError: unreadable audio or a command that fails.
     """
     import soxr
 
-    try:
-        sound = read_sound(entry)
-    except UserError as error:
-        raise UserError(f"{key}: {error}") from error
-    named = audio_format is not None and entry.lower().endswith(f".{audio_format}")
-    as_it_is = sound.untouched and sound.rate == fs and named and _is_default(audio_format, sound.subtype)
+    sound = read_sound(entry)
+    as_it_is = sound.untouched and sound.rate == fs and _is_default(entry, audio_format, sound.subtype)
     wave = sound.samples if sound.rate == fs else soxr.resample(sound.samples, sound.rate, fs, quality="HQ")
-    return np.clip(wave, -1.0, 1.0), fs, as_it_is
+    return np.clip(wave, -1.0, 1.0), as_it_is
 
 
-def _is_default(audio_format: str | None, subtype: str) -> bool:
+def _is_default(path: str, audio_format: str, subtype: str) -> bool:
     import soundfile
 
-    return audio_format is not None and subtype == soundfile.default_subtype(audio_format)
+    return path.lower().endswith(f".{audio_format}") and subtype == soundfile.default_subtype(audio_format)

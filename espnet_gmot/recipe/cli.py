@@ -1,5 +1,6 @@
 """``recipe``: asr.sh's stages in this process."""
 
+import os
 import shlex
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import writing
 from espnet_gmot.recipe import lm, options, score
 from espnet_gmot.recipe.decode import decode
-from espnet_gmot.recipe.format import filter_set, format_set, write_lm_text
+from espnet_gmot.recipe.format import check_leaks, filter_set, format_set, write_lm_text
 from espnet_gmot.recipe.jobs import Job as EspnetJob
 from espnet_gmot.recipe.jobs import cores, run_one
 from espnet_gmot.recipe.layout import Layout
@@ -27,7 +28,8 @@ def prepare(layout: Layout) -> None:
     """Stage 1: the corpus's own local/data.sh."""
     command = ["local/data.sh", *shlex.split(layout.args.local_data_opts)]
     try:
-        status = subprocess.run(command, check=False).returncode
+        limit = {"GMOT_MAX_BAD": str(layout.args.max_bad)} if layout.args.max_bad else {}
+        status = subprocess.run(command, check=False, env=os.environ | limit).returncode
     except OSError as error:
         raise UserError(
             f"local/data.sh: {error.strerror}; run from a recipe's folder, such as egs2/aishell_gmot/asr1"
@@ -54,6 +56,8 @@ def format_sets(layout: Layout) -> None:
     train_sets = [] if layout.args.skip_train else [layout.train_set, layout.valid_set]
     if layout.args.skip_train and layout.args.eval_valid_set:
         train_sets = [layout.valid_set]
+    if not layout.args.skip_train:
+        check_leaks(layout)
     for name in train_sets + layout.test_sets:
         format_set(layout, name, cores())
 

@@ -1,14 +1,16 @@
 """Stages 3 and 4: data/ → dump/TYPE/org (formatted), then dump/TYPE (without short, long and empty utterances)."""
 
-import struct
 from pathlib import Path
 
 from tqdm import tqdm
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
+from espnet_gmot.kaldi.ark import read_matrix
+from espnet_gmot.kaldi.bad import LIST, settle_bad
+from espnet_gmot.kaldi.leaks import refuse_leaks
 from espnet_gmot.kaldi.tables import read_data_dir, read_table, read_transcripts, write_data_dir
-from espnet_gmot.kaldi.wav import sampling_rate
+from espnet_gmot.kaldi.wav import read_wav_scp, sampling_rate
 from espnet_gmot.recipe.audio import format_wav_scp
 from espnet_gmot.recipe.layout import Layout
 
@@ -22,54 +24,65 @@ def format_set(layout: Layout, name: str, processes: int) -> None:
     tables = read_data_dir(source)
     if args.feats_type == "raw":
         fs = sampling_rate(args.fs, "--fs")
-        made = format_wav_scp(
+        read_wav_scp(source / "wav.scp")  # names what is wrong with it
+        made, bad = format_wav_scp(
             source / "wav.scp", target, audio_format=args.audio_format, fs=fs, nj=args.nj, processes=processes
         )
         write_text(target / "audio_format", args.audio_format + "\n")
     else:
-        made, width = describe_features(source / "feats.scp")
+        made, bad, width = describe_features(source / "feats.scp")
         write_text(target / "feats_dim", f"{width}\n")
-    everyone = set(tables["utt2spk"])
-    kept = write_data_dir(target, tables | made)
-    if kept < len(everyone):
-        lacking = sorted(everyone - set.intersection(*(set(table) for table in (tables | made).values())))
-        message = (
-            f"{source}: {len(lacking)} of {len(everyone)} utterances lack a line in a table: {', '.join(lacking[:3])}"
-        )
-        if name in layout.test_sets:
-            raise UserError(f"{message} …; a test set must be whole, or its CER is another's: complete its tables")
-        print(f"{message} …; left out", flush=True)
+    everyone = set().union(*tables.values())
+    for key in sorted(everyone - bad.keys()):
+        if lacking := [name for name, table in tables.items() if key not in table]:
+            bad[key] = f"has no line in {source}/{', '.join(lacking)}"
+    settle_bad(target, bad, len(everyone), args.max_bad, whole=layout.is_scored(name))
+    good = {name: {key: table[key] for key in table.keys() - bad.keys()} for name, table in (tables | made).items()}
+    write_data_dir(target, good)
     write_text(target / "feats_type", args.feats_type + "\n")
 
 
-def describe_features(source: Path) -> tuple[dict[str, dict[str, str]], int]:
+def describe_features(source: Path) -> tuple[dict[str, dict[str, str]], dict[str, str], int]:
     """Measure the features of feats.scp.
 
     Returns:
-        The table feats_shape (``frames,width`` by utterance) and the width.
+        The table feats_shape (``frames,width`` by utterance), why utterances are not in it, and the width.
 
     Raises:
-        UserError: feats.scp is absent or unreadable, or the widths differ.
+        UserError: feats.scp is absent, no features can be read, or the widths differ.
     """
-    import kaldiio
-
     if not source.is_file():
         raise UserError(f"{source}: no such file; stage 1 makes it, given --frontend_model and --feats_type extracted")
     shapes: dict[str, str] = {}
+    bad: dict[str, str] = {}
     widths: set[int] = set()
-    for key, entry in tqdm(
-        read_table(source).items(), desc=f"shapes {source.parent.name}", unit="utt", mininterval=1.0
-    ):
+    entries = read_table(source)
+    for key, entry in tqdm(entries.items(), desc=f"shapes {source.parent.name}", unit="utt", mininterval=1.0):
         try:
-            frames, width = kaldiio.load_mat(entry).shape
-        except (OSError, ValueError, EOFError, AssertionError, struct.error) as error:
-            # kaldiio has no error of its own: what a cut archive raises depends on where it was cut
-            raise UserError(f"{source}: {key}: {entry}: unreadable features ({error}); make them again") from error
+            frames, width = read_matrix(entry).shape
+        except UserError as error:
+            bad[key] = str(error)
+            continue
         shapes[key] = f"{frames},{width}"
         widths.add(width)
+    if not shapes:
+        raise UserError(f"{source}: none of {len(bad)} features can be read, the first is {min(bad)}: {bad[min(bad)]}")
     if len(widths) != 1:
         raise UserError(f"{source}: features of different widths ({sorted(widths)}); make them again with one model")
-    return {"feats_shape": shapes}, widths.pop()
+    return {"feats_shape": shapes}, bad, widths.pop()
+
+
+def check_leaks(layout: Layout) -> None:
+    """Refuse recordings of the training set that another set holds too.
+
+    Raises:
+        UserError: see :func:`espnet_gmot.kaldi.leaks.refuse_leaks`.
+    """
+    names = [layout.train_set, layout.valid_set, *layout.test_sets]
+    tables = {f"data/{name}": Path("data") / name / "wav.scp" for name in names}
+    refuse_leaks(
+        {name: read_table(path) for name, path in tables.items() if path.is_file()}, f"data/{layout.train_set}"
+    )
 
 
 def filter_set(layout: Layout, name: str) -> None:
@@ -83,16 +96,28 @@ def filter_set(layout: Layout, name: str) -> None:
         table, rate = "feats_shape", 1000.0 / _FRAME_SHIFT_MS
     if table not in tables:
         raise UserError(f"{source / table}: no such file; run stage 3 first")
-    lengths = tables[table]
+    lengths = {key: int(value.split(",")[0]) for key, value in tables[table].items()}
     shortest, longest = (int(float(limit) * rate) for limit in (args.min_wav_duration, args.max_wav_duration))
-    tables[table] = {key: value for key, value in lengths.items() if shortest < int(value.split(",")[0]) < longest}
-    tables["text"] = {key: text for key, text in tables["text"].items() if text}
+    dropped, bad = {}, {}
+    for key, length in lengths.items():
+        text = tables["text"].get(key, "")
+        if not text:
+            dropped[key] = "no transcript"
+        elif length <= shortest:
+            dropped[key] = f"{length / rate:g} s: not longer than --min_wav_duration {args.min_wav_duration}"
+        elif length >= longest:
+            dropped[key] = f"{length / rate:g} s: not shorter than --max_wav_duration {args.max_wav_duration}"
+        elif args.token_type == "char" and length / rate * 1000 / _FRAME_SHIFT_MS < len(text):
+            bad[key] = f"{length / rate:g} s: fewer frames than its {len(text)} characters, which CTC can't align"
+    settle_bad(target, bad, len(lengths), args.max_bad, more=dropped)
+    for name in tables:
+        tables[name] = {key: value for key, value in tables[name].items() if key not in dropped and key not in bad}
     left = write_data_dir(target, tables)
     for extra in ("feats_type", "audio_format", "feats_dim"):
         if (source / extra).is_file():
             write_text(target / extra, (source / extra).read_text(encoding="utf-8"))
     if left < len(lengths):
-        print(f"{target}: {left} of {len(lengths)} utterances kept", flush=True)
+        print(f"{target}: {left} of {len(lengths)} utterances kept, the others are in {target}/{LIST}", flush=True)
 
 
 def write_lm_text(layout: Layout) -> None:

@@ -122,6 +122,10 @@ class Layout:
         """Folder that stage 3 writes for a set: training and validation sets go to ``org``."""
         return self.dump / "org" / name if name in (self.train_set, self.valid_set) else self.dump / name
 
+    def is_scored(self, name: str) -> bool:
+        """Whether error rates are counted on this set."""
+        return name in self.test_sets or (self.args.eval_valid_set and name == self.valid_set)
+
     def decoded_sets(self) -> list[str]:
         """Sets to decode and score, relative to ``dump``: test sets, and the unfiltered validation set if asked."""
         return ([f"org/{self.valid_set}"] if self.args.eval_valid_set else []) + self.test_sets

@@ -25,7 +25,7 @@ def perturb_data_dir(source: str | Path, target: str | Path, factor: str) -> Non
         "utt2uniq": {prefix + key: key for key in tables["utt2spk"]},
         "wav.scp": {prefix + key: _pipe(entry, factor) for key, entry in tables["wav.scp"].items()},
     }
-    write_data_dir(target, perturbed)
+    write_data_dir(target, perturbed, common=False)
 
 
 def _pipe(entry: str, factor: str) -> str:

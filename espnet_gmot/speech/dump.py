@@ -5,7 +5,7 @@ The output folder serves as a data directory's feats.scp (`feats_type extracted`
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ import torch
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import replacing, write_json
 from espnet_gmot.hub import check_device
+from espnet_gmot.kaldi.bad import settle_bad
 from espnet_gmot.kaldi.shards import Dump, Shard, Worker
-from espnet_gmot.kaldi.wav import read_audio, read_utterances
+from espnet_gmot.kaldi.wav import Utterance, read_audio, read_utterances
 from espnet_gmot.speech.encoders import FrozenLayer
 from espnet_gmot.version import __version__
 
@@ -37,6 +38,7 @@ class DumpOptions:
         nj: processes.
         batch_size: utterances per forward pass.
         device: torch device of the encoder.
+        max_bad: how many bad utterances (cut, silent, …) may be skipped.
     """
 
     model: str
@@ -45,6 +47,7 @@ class DumpOptions:
     nj: int = 1
     batch_size: int = 4
     device: str = "cpu"
+    max_bad: int = 0
 
     def check(self) -> None:
         """Raise a ``UserError`` for a value out of range."""
@@ -64,24 +67,47 @@ class DumpOptions:
 
 def dump_shard(frontend: FrozenLayer, batch_size: int, shard: Shard, advance: Callable[[int], Any]) -> None:
     """Compute and write one shard of utterances; ``advance`` is told how many each batch had."""
-    known: dict[str, Any] = {"frames": []}
+    known: dict[str, Any] = {"frames": [], "bad": {}}
+    rate = frontend.encoder.sampling_rate
 
     def matrices() -> Iterator[tuple[str, np.ndarray]]:
         """Keys and features, batch by batch."""
         for start in range(0, len(shard.items), batch_size):
-            batch = shard.items[start : start + batch_size]
-            audio = [torch.from_numpy(read_audio(utterance, frontend.encoder.sampling_rate)) for utterance in batch]
-            sizes = torch.tensor([len(samples) for samples in audio])
-            speech = torch.nn.utils.rnn.pad_sequence(audio, batch_first=True)
-            feats, lengths = frontend(speech, sizes)
-            for utterance, matrix, length in zip(batch, feats.float().cpu().numpy(), lengths.tolist(), strict=True):
-                if not np.isfinite(matrix[:length]).all():
-                    raise UserError(f"{utterance.source} ({utterance.key}): features are not finite; check the audio")
-                known["frames"].append(length)
-                yield utterance.key, matrix[:length]
-            advance(len(batch))
+            batch = list(_readable(shard.items[start : start + batch_size], rate, known["bad"]))
+            if batch:
+                yield from compute(*zip(*batch, strict=True))
+            advance(min(batch_size, len(shard.items) - start))
+
+    def compute(keys: Sequence[str], audio: Sequence[torch.Tensor]) -> Iterator[tuple[str, np.ndarray]]:
+        """Keys and features of one batch."""
+        sizes = torch.tensor([len(samples) for samples in audio])
+        feats, lengths = frontend(torch.nn.utils.rnn.pad_sequence(list(audio), batch_first=True), sizes)
+        for key, matrix, length in zip(keys, feats.float().cpu().numpy(), lengths.tolist(), strict=True):
+            if length == 0 or not np.isfinite(matrix[:length]).all():
+                known["bad"][key] = "its features are not finite" if length else "too short for the encoder: no frame"
+                continue
+            known["frames"].append(length)
+            yield key, matrix[:length]
 
     shard.write(matrices(), known)
+
+
+def _readable(utterances: Iterable[Utterance], rate: int, bad: dict[str, str]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Utterances and their audio; what can't be read goes to ``bad`` with the reason."""
+    for utterance in utterances:
+        try:
+            yield utterance.key, torch.from_numpy(read_audio(utterance.source, rate))
+        except UserError as error:
+            bad[utterance.key] = str(error)
+
+
+def _is_done(shard: Shard, rate: int) -> bool:
+    """Whether a shard is there, and what was bad when it was computed still can't be read."""
+    note = shard.finished()
+    if note is None:
+        return False
+    once_bad = [utterance for utterance in shard.items if utterance.key in note.get("bad", {})]
+    return not any(_readable(once_bad, rate, {}))
 
 
 def dump(options: DumpOptions, wav_scp: Path, out: Path, *, overwrite: bool = False) -> Path:
@@ -101,7 +127,9 @@ def dump(options: DumpOptions, wav_scp: Path, out: Path, *, overwrite: bool = Fa
         UserError: bad options, audio, model or folder; each message says what to do.
     """
     options.check()
-    utterances = read_utterances(wav_scp)
+    utterances, bad = read_utterances(wav_scp)
+    total = len(utterances) + len(bad)
+    settle_bad(out, bad, total, options.max_bad)
     frontend = options.frontend()
     features = {"weights": frontend.encoder.fingerprint, "layer": frontend.layer}
     if options.pool > 1:
@@ -112,15 +140,18 @@ def dump(options: DumpOptions, wav_scp: Path, out: Path, *, overwrite: bool = Fa
     # as far as wav.scp and the audio files' headers tell
     content = [(utterance.key, utterance.source, utterance.samples) for utterance in ordered]
     shards = folder.plan(ordered, content, features, frontend.encoder.width)
-    todo = [shard for shard in shards if shard.finished() is None]
+    rate = frontend.encoder.sampling_rate
+    todo = [shard for shard in shards if not _is_done(shard, rate)]
     done = len(utterances) - sum(len(shard.items) for shard in todo)
     _LOG.info("%d utterances, %d already there: %s", len(utterances), done, out)
     if todo:
         (out / "feats.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced
         folder.run(todo, partial(dump_shard, frontend, options.batch_size), options.worker, options.nj, done)
-    return _finish(
-        options, wav_scp, [utterance.key for utterance in utterances], folder, shards, frontend.encoder.sampling_rate
-    )
+    for note in folder.collect(shards):
+        bad |= note.get("bad", {})
+    settle_bad(out, bad, total, options.max_bad)
+    keys = [utterance.key for utterance in utterances if utterance.key not in bad]
+    return _finish(options, wav_scp, keys, folder, shards, rate)
 
 
 def _finish(options: DumpOptions, wav_scp: Path, keys: list[str], folder: Dump, shards: list[Shard], rate: int) -> Path:
@@ -130,7 +161,7 @@ def _finish(options: DumpOptions, wav_scp: Path, keys: list[str], folder: Dump, 
     places: dict[str, str] = {}
     frames: dict[str, int] = {}
     for shard, note in zip(shards, folder.collect(shards), strict=True):
-        here = [utterance.key for utterance in shard.items]
+        here = [utterance.key for utterance in shard.items if utterance.key not in note.get("bad", {})]
         places.update(zip(here, (f"{shard.path}:{offset}" for offset in note["offsets"]), strict=True))
         frames.update(zip(here, note["frames"], strict=True))
     info = {
@@ -168,6 +199,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--nj", type=int, default=default.nj, help="processes")
     parser.add_argument("--batch_size", type=int, default=default.batch_size, help="utterances per forward pass")
     parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1 …")
+    parser.add_argument(
+        "--max_bad",
+        type=int,
+        default=default.max_bad,
+        help="skip up to so many bad utterances (cut, silent, stereo …), listed in OUT/bad_utterances",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace features of another model or layer in --out")
     return parser
 

@@ -178,7 +178,30 @@ def test_truncated_wav(tree: Path) -> None:
     first, second = sorted(tree.rglob("BAC009S01W*.wav"))[:2]
     first.write_bytes(first.read_bytes()[:-100])
     second.write_bytes(b"RIFF")
-    with pytest.raises(UserError, match=r"BAC009S01W0000\.wav: truncated, \d+ of \d+ bytes.*2 broken recordings"):
+    with pytest.raises(UserError, match=r"2 of 6 .* BAC009S01W0000: .*wav: truncated, \d+ of \d+ bytes.*--max_bad 2"):
+        main(["--data", str(tree)])
+    main(["--data", str(tree), "--max_bad", "2"])
+    assert len(read_table("data/train/wav.scp")) == len(read_table("data/train/text")) == 4
+    assert list(read_table("data/train/bad_utterances")) == ["BAC009S01W0000", "BAC009S01W0001"]
+    next(tree.glob("wav/test/*/*.wav")).write_bytes(b"")
+    with pytest.raises(UserError, match=r"data/test/bad_utterances: 1 of 4 .*; a test set must be whole"):
+        main(["--data", str(tree), "--max_bad", "2"])
+
+
+def test_sidecars_and_upper_case(tree: Path) -> None:
+    for path in sorted(tree.rglob("BAC009S01W*.wav")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\x05\x16\x07 a macOS sidecar")
+        path.rename(path.with_suffix(".WAV"))
+    main(["--data", str(tree)])
+    wavs = read_table("data/train/wav.scp")
+    assert len(wavs) == 6 and wavs["BAC009S01W0000"].endswith("BAC009S01W0000.WAV")
+
+
+def test_recordings_in_two_splits(tree: Path) -> None:
+    train, test = next(tree.glob("wav/train/*/*.wav")), next(tree.glob("wav/test/*/*.wav"))
+    shutil.copy(train, test)
+    message = rf"^test: 1 of 4 recordings are also in train, the first is {test.stem} \({train.stem} there\)"
+    with pytest.raises(UserError, match=message):
         main(["--data", str(tree)])
 
 

@@ -1,6 +1,9 @@
 """Stages 3 and 4 without ESPnet: tables, audio of every kind, features, filtering."""
 
 import errno
+import os
+import re
+import shutil
 from pathlib import Path
 
 import kaldiio
@@ -44,12 +47,11 @@ def test_bad_speeds(place: Path) -> None:
 
 def test_resampling_and_files_that_already_fit(place: Path) -> None:
     Path("a.wav").write_bytes(wav_bytes("一二", rate=8000))
-    wave, rate, _ = load("a", "a.wav", 16000)
-    assert (len(wave), rate) == (4800, 16000)
-    wave, _, as_it_is = load("a", "cat a.wav |", 8000, "wav")
+    assert len(load("a.wav", 16000, "flac")[0]) == 4800
+    wave, as_it_is = load("cat a.wav |", 8000, "wav")
     assert np.array_equal(wave, soundfile.read("a.wav")[0]) and not as_it_is
-    assert load("a", "a.wav", 8000, "wav")[2] is True
-    assert load("a", "a.wav", 8000, "flac")[2] is False
+    assert load("a.wav", 8000, "wav")[1] is True
+    assert load("a.wav", 8000, "flac")[1] is False
 
 
 @pytest.mark.parametrize("audio_format", ["wav", "flac", "wav.ark", "flac.ark"])
@@ -60,7 +62,7 @@ def test_formats(place: Path, audio_format: str) -> None:
         entries[key] = str(Path(f"{key}.wav").absolute())
     write_table("wav.scp", entries)
     for processes in (1, 2):
-        made = format_wav_scp(
+        made, _ = format_wav_scp(
             "wav.scp", f"out{processes}", audio_format=audio_format, fs=16000, nj=2, processes=processes
         )
         assert made["utt2num_samples"] == dict.fromkeys(entries, "4800")
@@ -79,13 +81,13 @@ def test_only_changed_parts_are_formatted_again(place: Path) -> None:
     format_wav_scp("wav.scp", "out", **command)
     stamps = [path.stat().st_mtime_ns for path in sorted(Path("out").rglob("*.ark"))]
     Path("u2.wav").write_bytes(wav_bytes("三三三"))
-    made = format_wav_scp("wav.scp", "out", **command)
+    made, _ = format_wav_scp("wav.scp", "out", **command)
     assert made["utt2num_samples"] == {"u1": "4800", "u2": "7200"}
     first, second = (path.stat().st_mtime_ns for path in sorted(Path("out").rglob("*.ark")))
     assert first == stamps[0] and second != stamps[1]
     Path("u2.wav").unlink()
-    with pytest.raises(UserError, match=r"u2\.wav: No such file"):
-        format_wav_scp("wav.scp", "out", **command)
+    made, bad = format_wav_scp("wav.scp", "out", **command)
+    assert (list(made["wav.scp"]), bad) == (["u1"], {"u2": "u2.wav: no such file or directory; restore the file"})
 
 
 def layout(*words: str) -> Layout:
@@ -110,9 +112,14 @@ def test_extracted_features_and_filtering(place: Path) -> None:
     assert Path("dump/extracted/test/feats_dim").read_text() == "3\n"
     formatting.filter_set(plan, "train")
     assert list(read_table("dump/extracted/train/feats.scp")) == ["good"]
+    assert read_table("dump/extracted/train/bad_utterances") == {
+        "long": "0.3 s: not shorter than --max_wav_duration 0.3",
+        "short": "0.1 s: not longer than --min_wav_duration 0.1",
+        "silent": "no transcript",
+    }
     text = Path("data/test/text").read_text()
     Path("data/test/text").write_text(text.replace("good 三\n", ""))
-    with pytest.raises(UserError, match=r"data/test: 1 of 4 utterances lack a line in a table: good .*must be whole"):
+    with pytest.raises(UserError, match=r"1 of 4 .* good: has no line in data/test/text; a test set must be whole"):
         formatting.format_set(plan, "test", 1)
     Path("data/test/text").write_text(text)
     formatting.format_set(plan, "test", 1)
@@ -131,8 +138,121 @@ def test_features_that_dont_fit(place: Path, cut: int) -> None:
     with pytest.raises(UserError, match=r"different widths \(\[2, 3\]\)"):
         formatting.describe_features(Path("data/train/feats.scp"))
     Path("data/train/f.ark").write_bytes(Path("data/train/f.ark").read_bytes()[:cut])
-    with pytest.raises(UserError, match=r"feats\.scp: \w: .*unreadable features"):
+    with pytest.raises(UserError, match=r"feats\.scp: none of 2 .* the first is a: .*unreadable features"):
         formatting.describe_features(Path("data/train/feats.scp"))
+
+
+def test_features_that_are_none(place: Path) -> None:
+    good, nan = np.zeros((4, 3), "f"), np.full((4, 3), np.nan, "f")
+    kaldiio.save_ark("f.ark", {"good": good, "nan": nan}, scp="feats.scp")
+    kaldiio.save_ark("w.ark", {"audio": (16000, np.zeros(9, "int16"))}, scp="w.scp")
+    kaldiio.save_ark("v.ark", {"vector": np.zeros(3, "f")}, scp="v.scp")
+    Path("p.ark").write_bytes(b"a PKLcposix\nsystem\n(S'touch harmed'\ntR.")
+    table = read_table("feats.scp") | read_table("w.scp") | read_table("v.scp")
+    table |= {"pickle": "p.ark:2", "pipe": "touch harmed; cat f.ark |", "absent": "none.ark:3", "end": "f.ark:9999"}
+    write_table("feats.scp", table)
+    made, bad, width = formatting.describe_features(Path("feats.scp"))
+    assert (made, width) == ({"feats_shape": {"good": "4,3"}}, 3)
+    for key, message in {
+        "nan": r"f\.ark:\d+: 12 of its values are not finite; make them again",
+        "audio": r"w\.ark:6: holds audio, not a matrix",
+        "vector": r"v\.ark:7: holds an array of 1 dimensions, not a matrix",
+        "pickle": r"p\.ark:2: a pickle, which could run anything",
+        "pipe": r"touch harmed; cat f\.ark \|: a command; write its features into an archive",
+        "absent": r"none\.ark:3: no such file",
+        "end": r"f\.ark:9999: unreadable features",
+    }.items():
+        assert re.match(message, bad.pop(key)), key
+    assert not bad and not Path("harmed").exists()
+
+
+def write_speech(name: str, lengths: dict[str, float], text: str = "一二") -> None:
+    """A raw data directory of noise, each utterance with another."""
+    entries = {}
+    for number, (key, seconds) in enumerate(lengths.items()):
+        entries[key] = f"{name}-{number}.wav"
+        noise = np.random.default_rng([number, *name.encode()]).uniform(-0.1, 0.1, int(16000 * seconds))
+        soundfile.write(entries[key], noise, 16000)
+    write_set(name, dict.fromkeys(lengths, text), **{"wav.scp": entries})
+
+
+def test_bad_utterances_of_stage_3(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_speech("train", {"a": 0.5, "b": 0.5, "c": 0.5, "d": 0.5})
+    Path("train-1.wav").write_bytes(Path("train-1.wav").read_bytes()[:5000])
+    table = read_table("data/train/text")
+    write_table("data/train/text", {key: text for key, text in table.items() if key != "d"})
+    for _ in range(2):  # what is known from the first run serves the second
+        with pytest.raises(
+            UserError, match=r"^dump/raw/org/train/bad_utterances: 2 of 4 .* b: train-1\.wav: truncated"
+        ):
+            formatting.format_set(layout("--max_bad", "1"), "train", 1)
+    formatting.format_set(layout("--max_bad", "2"), "train", 1)
+    assert list(read_table("dump/raw/org/train/wav.scp")) == list(read_table("dump/raw/org/train/text")) == ["a", "c"]
+    assert read_table("dump/raw/org/train/bad_utterances")["d"] == "has no line in data/train/text"
+    assert "2 of 4 utterances can't be used, the first is b" in capsys.readouterr().out
+    for name, words in (("test", []), ("dev", ["--eval_valid_set", "true"])):
+        write_speech(name, {"a": 0.5, "b": 0.5})
+        Path(f"{name}-0.wav").unlink()
+        with pytest.raises(UserError, match=rf"1 of 2 .* a: {name}-0\.wav: no such file.*; a test set must be whole"):
+            formatting.format_set(layout("--max_bad", "9", *words), name, 1)
+    formatting.format_set(layout("--max_bad", "9"), "dev", 1)
+    Path("train-1.wav").write_bytes(wav_bytes("一二"))
+    write_table("data/train/text", table)
+    formatting.format_set(layout(), "train", 1)
+    assert list(read_table("dump/raw/org/train/wav.scp")) == ["a", "b", "c", "d"]
+    assert not Path("dump/raw/org/train/bad_utterances").exists()
+
+
+def test_no_good_utterance_at_all(place: Path) -> None:
+    write_speech("train", {"a": 0.5, "b": 0.5})
+    for path in Path().glob("*.wav"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"2 of 2 .*; there is no other"):
+        formatting.format_set(layout("--max_bad", "9"), "train", 1)
+
+
+def test_fewer_frames_than_characters(place: Path) -> None:
+    write_speech("train", {"a": 0.5, "b": 0.2}, text="一" * 30)
+    for words in ([], ["--token_type", "word"]):
+        plan = layout("--max_bad", "1", "--token_type", "char", *words)
+        formatting.format_set(plan, "train", 1)
+        formatting.filter_set(plan, "train")
+        assert len(read_table("dump/raw/train/text")) == (2 if words else 1)
+    with pytest.raises(UserError, match=r"1 of 2 .* b: 0\.2 s: fewer frames than its 30 characters"):
+        formatting.filter_set(layout("--token_type", "char"), "train")
+
+
+@pytest.mark.parametrize("audio_format", ["wav", "flac", "flac.ark"])
+def test_ids_with_slashes_and_dots(place: Path, audio_format: str) -> None:
+    keys = ["a/b/1", "a%2Fb/1", "/etc/u2", "../x", ".hidden", "..", "a_b_1"]
+    (place / "work").mkdir()
+    soundfile.write("u.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 800), 8000)
+    write_table("wav.scp", dict.fromkeys(keys, "../u.wav"))
+    os.chdir("work")
+    made, bad = format_wav_scp("../wav.scp", "out", audio_format=audio_format, fs=16000, nj=2, processes=1)
+    assert not bad and list(made["utt2num_samples"]) == sorted(keys) == list(made["wav.scp"])
+    paths = {Path(entry.split(".ark:")[0]).resolve() for entry in made["wav.scp"].values()}
+    assert all(path.is_relative_to(place / "work/out/data") for path in paths)
+    assert len(paths) == (2 if "ark" in audio_format else len(keys))
+    assert not [path for path in place.iterdir() if path.name not in ("work", "u.wav", "wav.scp")]
+
+
+def test_recordings_in_two_sets(place: Path) -> None:
+    write_speech("train", {"a": 0.5, "b": 0.5})
+    write_speech("dev", {"c": 0.5, "d": 0.5})
+    write_speech("test", {"e": 0.5, "f": 0.4})
+    formatting.check_leaks(layout())
+    shutil.copy("train-1.wav", "dev-1.wav")  # the same bytes
+    message = r"^data/dev: 1 of 2 recordings are also in data/train, the first is d \(b there\)"
+    with pytest.raises(UserError, match=message):
+        formatting.check_leaks(layout())
+    write_table("data/train_sp/wav.scp", {"sp0.9-b": "sox train-1.wav -t wav - speed 0.9 |"})
+    with pytest.raises(UserError, match=r"the first is d \(sp0\.9-b there\)"):
+        formatting.check_leaks(layout("--speed_perturb_factors", "0.9"))
+    write_speech("dev", {"c": 0.5})
+    write_table("data/test/wav.scp", {"e": str(Path("train-0.wav").resolve()), "f": "x.ark:5"})  # the same file
+    with pytest.raises(UserError, match=r"^data/test: 1 of 2 .* the first is e \(a there\)"):
+        formatting.check_leaks(layout())
 
 
 def test_full_disk_is_explained() -> None:

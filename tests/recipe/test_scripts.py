@@ -109,6 +109,19 @@ def test_teacher_splits_the_stages(shell: Shell) -> None:
     }
 
 
+def test_bad_utterances_are_the_users_choice(shell: Shell) -> None:
+    (shell.folder / "espnet/egs2/TEMPLATE/asr1").mkdir(parents=True)
+    asr_sh = shell.folder / "espnet/egs2/TEMPLATE/asr1/asr.sh"
+    asr_sh.write_text('#!/bin/sh\necho "asr.sh $GMOT_MAX_BAD: $*"\n')
+    asr_sh.chmod(0o755)
+    shell.run("run.sh", "--workdir", "w", "--max_bad", "3", "--stop_stage", "3")
+    assert last(shell.calls()[0][0], "--max_bad") == "3"
+    options = ["--workdir", "v", "--max_bad", "3", "--stage", "1", "--stop_stage", "1", "--espnet_root", "espnet"]
+    output = shell.run("run.sh", *options)
+    assert "asr.sh 3: --python" in output and "max_bad" not in output
+    assert "--max_bad many: must be a whole number" in shell.run("run.sh", "--max_bad", "many", fails=True)
+
+
 def test_several_layers_and_normalised_features(shell: Shell) -> None:
     options = ["--workdir", "w", "--teacher", "plm", "--teacher_layer", "4 8 12", "--stage", "10"]
     (shell.folder / "w").mkdir()

@@ -15,7 +15,7 @@ from espnet_gmot.errors import UserError
 
 pytest.importorskip("espnet2")
 from espnet_gmot.hosts.frontend import HFSpeechFrontend
-from espnet_gmot.kaldi.wav import read_audio, read_utterances
+from espnet_gmot.kaldi.wav import read_audio, read_wav_scp
 from espnet_gmot.speech import dump as dump_frontend
 from tests.hosts.test_frontend import tiny
 
@@ -104,19 +104,29 @@ def test_rerun_mends_what_is_broken_and_keeps_the_rest(
     assert len(computed) == 2, "nothing is left to do"
 
 
-def test_a_failure_keeps_finished_parts_and_leaves_no_index(model: str, corpus: Path) -> None:
-    shortest = min((corpus.parent / "wavs").iterdir(), key=lambda path: path.stat().st_size)  # its part comes last
-    good = shortest.read_bytes()
-    soundfile.write(shortest, np.zeros(500), 16000)
-    with pytest.raises(UserError, match=rf"{shortest.stem}: .*{shortest.name}: silent, all samples are 0"):
-        run(model, corpus)
+def test_bad_utterances_are_listed_and_skipped_up_to_a_limit(model: str, corpus: Path) -> None:
+    whole = {path.name: path.read_bytes() for path in run(model, corpus).glob("feats.*")}
+    shutil.rmtree(corpus.parent / "out")
+    silent, cut = corpus.parent / "wavs/u07.wav", corpus.parent / "wavs/u21.wav"
+    good = {path: path.read_bytes() for path in (silent, cut)}
+    soundfile.write(silent, np.zeros(len(soundfile.read(silent)[0])), 16000)
+    with pytest.raises(UserError, match=r"bad_utterances: 1 of 40 .* u07: .*silent.*; mend .* --max_bad 1$"):
+        run(model, corpus)  # everything else was computed and stays
     out = corpus.parent / "out"
-    assert sorted(path.name for path in out.glob("*.ark")) == ["feats.1.ark", "feats.2.ark"]
-    assert not (out / "feats.scp").exists()
-    assert not list(out.glob(".*"))
-    shortest.write_bytes(good)
-    run(model, corpus)
-    assert len(kaldiio.load_scp(str(out / "feats.scp"))) == 40
+    assert len(list(out.glob("*.ark"))) == 3
+    assert not (out / "feats.scp").exists() and not list(out.glob(".*"))
+    cut.write_bytes(good[cut][:-100])
+    with pytest.raises(UserError, match=r"bad_utterances: 1 of 40 .* u21: .*truncated"):
+        run(model, corpus)  # known from the header, before anything is computed
+    run(model, corpus, "--max_bad", "2")
+    assert len(kaldiio.load_scp(str(out / "feats.scp"))) == 38
+    lines = (out / "bad_utterances").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["u07", "u21"]
+    for path, data in good.items():
+        path.write_bytes(data)
+    run(model, corpus)  # mended: computed again
+    assert not (out / "bad_utterances").exists()
+    assert {path.name: path.read_bytes() for path in out.glob("feats.*")} == whole
 
 
 def test_other_features_are_not_mixed_in(model: str, corpus: Path) -> None:
@@ -138,8 +148,8 @@ def test_processes_give_the_same_features(model: str, corpus: Path) -> None:
 
 
 def test_archives_and_commands_are_read_like_files(corpus: Path) -> None:
-    utterance = read_utterances(corpus)[0]
-    samples, _ = soundfile.read(utterance.source, dtype="int16")
+    source = next(iter(read_wav_scp(corpus).values()))
+    samples, _ = soundfile.read(source, dtype="int16")
     folder = corpus.parent
     kaldiio.save_ark(str(folder / "wav.ark"), {"a": (16000, samples)}, scp=str(folder / "a.scp"))
     flac = {"b": (samples, 16000)}
@@ -150,11 +160,11 @@ def test_archives_and_commands_are_read_like_files(corpus: Path) -> None:
         write_function="soundfile",
         write_kwargs={"format": "flac", "subtype": "PCM_16"},
     )
-    (folder / "c.scp").write_text(f"c cat {utterance.source} |\n")
-    expected = read_audio(utterance, 16000)
+    (folder / "c.scp").write_text(f"c cat {source} |\n")
+    expected = read_audio(source, 16000)
     assert expected.dtype == np.float32
     for name in "abc":
-        (other,) = read_utterances(folder / f"{name}.scp")
+        (other,) = read_wav_scp(folder / f"{name}.scp").values()
         np.testing.assert_array_equal(read_audio(other, 16000), expected)
 
 
@@ -178,7 +188,7 @@ def damage(corpus: Path, kind: str) -> str:
         return f"{path.name}: no readable audio"
     if kind == "missing":
         path.unlink()
-        return f"1 of 40 audio files are missing, the first is {path}"
+        return f"1 of 40 utterances can't be used, the first is {path.stem}: {path}: no such file"
     if kind == "duplicate":
         corpus.write_text("".join(lines + lines[:1]))
         return f"wav.scp:41: {path.stem} is already on line 1"

@@ -11,6 +11,8 @@ Data (give one of these; default: $AISHELL, else ./downloads):
   --data PATH           data_aishell, the folder above it, or data_aishell.tgz
   --data_url URL        download data_aishell.tgz first; 'openslr' stands for OpenSLR's resource 33 (15.6 GB)
   --max_utts N          keep at most N utterances of each set, for a quick run
+  --max_bad N           skip up to N bad utterances of each set (cut, silent, fewer frames than characters …), listed in
+                        SET/bad_utterances; never of test sets [0]. asr.sh checks no audio: there, stage 1 only
 
 Engine:
   --espnet_root DIR     run the asr.sh of this ESPnet checkout (default: $ESPNET_ROOT); without one, the same stages
@@ -69,6 +71,7 @@ workdir=
 data=
 data_url=
 max_utts=
+max_bad=0
 teacher=
 teacher_layer=
 teacher_mode=archive
@@ -109,7 +112,7 @@ while [ $# -gt 0 ]; do
     name=${1#--}
     name=${name//-/_}
     case "${name}" in
-        espnet_root|workdir|data|data_url|max_utts|teacher|teacher_layer|teacher_mode|teacher_opts|teacher_name|\
+        espnet_root|workdir|data|data_url|max_utts|max_bad|teacher|teacher_layer|teacher_mode|teacher_opts|teacher_name|\
         frontend_model|frontend_layer|frontend_opts|stage|stop_stage|train_set|valid_set|test_sets|feats_type|\
         speed_perturb_factors|token_type|lang|dumpdir|asr_tag|asr_exp|asr_config|asr_args|inference_config|nlsyms_txt|skip_train)
             printf -v "${name}" '%s' "$2" ;;
@@ -125,6 +128,7 @@ esac
 [ "${teacher_mode}" = archive ] || [ -z "${teacher_opts}" ] || \
     fail "--teacher_opts '${teacher_opts}': for --teacher_mode archive; an online teacher has options in gmot_conf"
 [[ "${teacher_name}" =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--teacher_name '${teacher_name}': must be a plain folder name"
+[[ "${max_bad}" =~ ^[0-9]+$ ]] || fail "--max_bad ${max_bad}: must be a whole number"
 [[ "${stage}" =~ ^[0-9]+$ ]] || fail "--stage ${stage}: must be a whole number"
 [[ "${stop_stage}" =~ ^[0-9]+$ ]] || fail "--stop_stage ${stop_stage}: must be a whole number"
 
@@ -176,6 +180,7 @@ export ESPNET_ROOT=${espnet_root}
 [ -z "${data}" ] || export AISHELL=${data}
 [ -z "${data_url}" ] || export AISHELL_URL=${data_url}
 [ -z "${max_utts}" ] || export GMOT_MAX_UTTS=${max_utts}
+export GMOT_MAX_BAD=${max_bad}
 [ -z "${frontend_model}" ] || export GMOT_FRONTEND_MODEL=${frontend_model}
 [ -z "${frontend_layer}" ] || export GMOT_FRONTEND_LAYER=${frontend_layer}
 [ -z "${frontend_opts}" ] || export GMOT_FRONTEND_OPTS=${frontend_opts}
@@ -194,7 +199,7 @@ fi
 engine() { # engine ASR_ARGS OPTIONS…: run the stages
     local args=$1
     shift
-    local command=(python3 -m espnet_gmot recipe)
+    local command=(python3 -m espnet_gmot recipe --max_bad "${max_bad}") # asr.sh has no such option
     if [ -n "${espnet_root}" ]; then
         command=(./asr.sh --python "python3 -m espnet_gmot")
     fi
