@@ -30,11 +30,7 @@ _OPTIONS: tuple[tuple[str, str | int | bool, str], ...] = (
     ("fs", "16k", "sampling rate"),
     ("min_wav_duration", "0.1", "shortest training utterance, seconds"),
     ("max_wav_duration", "20", "longest training utterance, seconds"),
-    (
-        "max_bad",
-        0,
-        "bad utterances of each set (cut, silent, out of step …) that may be skipped; never of test sets",
-    ),
+    ("max_bad", 0, "bad utterances of each set (cut, silent, out of step …) to skip at most; never of test sets"),
     ("token_type", "bpe", "char, word or bpe"),
     ("nbpe", 30, "number of sentencepiece pieces"),
     ("bpemode", "unigram", "unigram or bpe"),
