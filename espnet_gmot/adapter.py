@@ -2,6 +2,8 @@
 
 import torch
 
+from espnet_gmot.errors import UserError
+
 
 class Adapter(torch.nn.Module):
     """Carry acoustic features into the space of the teacher: linear or two-layer map, then LayerNorm.
@@ -12,6 +14,9 @@ class Adapter(torch.nn.Module):
         kind: ``linear`` or ``mlp``.
         hidden: hidden units of the ``mlp``.
 
+    Raises:
+        UserError: another kind.
+
     Earlier papers of GM-OT's authors use a linear map with LayerNorm; the mlp is ours.
     """
 
@@ -19,10 +24,12 @@ class Adapter(torch.nn.Module):
         super().__init__()
         if kind == "linear":
             self.map = torch.nn.Linear(width, teacher_width)
-        else:
+        elif kind == "mlp":
             self.map = torch.nn.Sequential(
                 torch.nn.Linear(width, hidden), torch.nn.GELU(), torch.nn.Linear(hidden, teacher_width)
             )
+        else:
+            raise UserError(f"gmot_conf: adapter: unknown value '{kind}': known are linear, mlp")
         self.norm = torch.nn.LayerNorm(teacher_width)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

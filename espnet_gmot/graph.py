@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from espnet_gmot.transport import CosineEdges, Edges, SumEdges, TemporalEdges
+from espnet_gmot.transport.masks import valid
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Graph:
         if count == 1:
             return self
         batch, size, width = self.nodes.shape
-        valid = torch.arange(size, device=self.nodes.device) < self.lengths[:, None]
-        weights = valid.to(self.nodes.dtype) if self.weights is None else self.weights * valid
+        inside = valid(self.lengths, size)
+        weights = inside.to(self.nodes.dtype) if self.weights is None else self.weights * inside
         pad = -size % count
         groups = torch.nn.functional.pad(weights, (0, pad)).view(batch, -1, count)
         nodes = torch.nn.functional.pad(self.nodes, (0, 0, 0, pad)).view(batch, -1, count, width)

@@ -15,6 +15,7 @@ from espnet_gmot.mix import LayerMix
 from espnet_gmot.pooling import CIF, Attention
 from espnet_gmot.schedule import Now, at
 from espnet_gmot.transport import FGWResult, Options, cosine_cost, diagonal_prior, fused_gromov_wasserstein, order_prior
+from espnet_gmot.transport.masks import valid
 
 
 class GMOTLoss(torch.nn.Module):
@@ -182,8 +183,8 @@ class GMOTLoss(torch.nn.Module):
         if not self.config.centre:
             return teacher
         if self.training:
-            valid = torch.arange(teacher.shape[1], device=teacher.device) < lengths[:, None]
-            total = torch.cat([(teacher * valid[..., None]).sum((0, 1)), lengths.sum()[None].float()])
+            inside = valid(lengths, teacher.shape[1])
+            total = torch.cat([(teacher * inside[..., None]).sum((0, 1)), lengths.sum()[None].float()])
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.all_reduce(total)  # the mean is that of the global batch, as in one process
             # ESPnet skips a step that isn't finite; one such batch must not stay in the mean for good
@@ -280,8 +281,8 @@ def alignment(
     # The barycentric projection divides by the column sums; the cosine doesn't feel that division
     carried = plan.mT @ acoustic
     cosine = torch.nn.functional.cosine_similarity(carried / _scale(plan), linguistic, dim=-1, eps=1e-8)
-    valid = torch.arange(linguistic.shape[1], device=linguistic.device) < linguistic_lengths[:, None]
-    per_sample = ((1.0 - cosine) * valid).sum(1) / linguistic_lengths.clamp(min=1)
+    inside = valid(linguistic_lengths, linguistic.shape[1])
+    per_sample = ((1.0 - cosine) * inside).sum(1) / linguistic_lengths.clamp(min=1)
     return per_sample.mean()
 
 

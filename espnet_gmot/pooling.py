@@ -8,6 +8,8 @@ import math
 
 import torch
 
+from espnet_gmot.transport.masks import valid
+
 
 class Attention(torch.nn.Module):
     """Cross-attention: position j of the transcript asks every frame; a frame's share is softmax over the frames.
@@ -40,8 +42,8 @@ class Attention(torch.nn.Module):
         keys = self.key(nodes + _positions(lengths, frames, width))
         queries = self.query(_positions(tokens, size, width))
         score = keys @ queries.mT / math.sqrt(width)
-        score = score.masked_fill(~_valid(lengths, frames)[:, :, None], -torch.inf)
-        plan = score.softmax(1) * _valid(tokens, size)[:, None, :]
+        score = score.masked_fill(~valid(lengths, frames)[:, :, None], -torch.inf)
+        plan = score.softmax(1) * valid(tokens, size)[:, None, :]
         return plan, nodes.new_zeros(nodes.shape[0])
 
 
@@ -71,7 +73,7 @@ class CIF(torch.nn.Module):
             The coupling (B, T, U), columns summing to 1 where there is a token, and the quantity loss (B,): the squared
             difference between the gathered weight and the number of tokens, relative to that number.
         """
-        weights = self.weight(nodes).squeeze(-1).sigmoid() * _valid(lengths, nodes.shape[1])
+        weights = self.weight(nodes).squeeze(-1).sigmoid() * valid(lengths, nodes.shape[1])
         gathered = weights.sum(1)
         wanted = tokens.to(weights.dtype)
         quantity = ((gathered - wanted) / wanted.clamp(min=1)).square()
@@ -81,11 +83,7 @@ class CIF(torch.nn.Module):
         start = end - weights[:, :, None]
         token = torch.arange(size, device=nodes.device)
         overlap = torch.minimum(end, token + 1.0) - torch.maximum(start, token.to(end.dtype))
-        return overlap.clamp(min=0) * _valid(tokens, size)[:, None, :], quantity
-
-
-def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
+        return overlap.clamp(min=0) * valid(tokens, size)[:, None, :], quantity
 
 
 def _positions(lengths: torch.Tensor, size: int, width: int) -> torch.Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.kaldi.wav import sampling_rate
-from espnet_gmot.speech.encoders import SpeechEncoder, beyond, load_speech_encoder
+from espnet_gmot.speech.encoders import SpeechEncoder, load_speech_encoder
+from espnet_gmot.transport.masks import valid
 
 WEIGHTED_SUM = "weighted_sum"
 
@@ -97,7 +98,7 @@ class HFSpeechFrontend(AbsFrontend):
             feats = torch.einsum("l,lbtd->btd", self.layer_logits.softmax(0), torch.stack(states))
         else:
             feats = states[self.layer]
-        return feats.masked_fill(beyond(lengths, feats.size(1))[:, :, None], 0.0), lengths
+        return feats.masked_fill(~valid(lengths, feats.size(1))[:, :, None], 0.0), lengths
 
     def restore(self) -> None:
         """Take the pretrained weights again."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from espnet_gmot.errors import UserError
 from espnet_gmot.graph import Graph
 from espnet_gmot.hub import SPEECH, check_complete, from_pretrained
+from espnet_gmot.transport.masks import valid
 
 #: `model_type` of the waveform encoders that share wav2vec 2.0's layout (convolutions, projection, Transformer).
 #: data2vec-audio is not among them: its stack of positional convolutions lets padding leak into the last frames.
@@ -124,7 +125,7 @@ class WhisperStates(SpeechEncoder):
             (B, M, mels), the first M frames of what the extractor gives, and (B,) frames: samples // hop, at least 1.
         """
         with torch.autocast(speech.device.type, enabled=False):
-            speech = speech.float().masked_fill(beyond(lengths, speech.size(1)), 0.0)
+            speech = speech.float().masked_fill(~valid(lengths, speech.size(1)), 0.0)
             # silence after the end, as in the padded original, where a bare STFT would mirror the signal
             speech = nn.functional.pad(speech, (0, self.n_fft))
             window, filters = self.window.float(), self.mel_filters.float()
@@ -133,7 +134,7 @@ class WhisperStates(SpeechEncoder):
         mel = torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0)
         frames = (lengths // self.hop).clamp(min=1)
         mel = (mel[:, : int(frames.max())] + 4.0) / 4.0
-        return mel.masked_fill(beyond(frames, mel.size(1))[:, :, None], 0.0), frames
+        return mel.masked_fill(~valid(frames, mel.size(1))[:, :, None], 0.0), frames
 
     def forward(self, speech: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the states, each (B, T, D), and (B,) lengths: half the log-mel frames, rounded up."""
@@ -154,14 +155,14 @@ class WhisperStates(SpeechEncoder):
     def _encode(self, mel: Tensor, frames: Tensor) -> tuple[list[Tensor], Tensor]:
         hf = self.hf
         hidden = nn.functional.gelu(hf.conv1(mel.transpose(1, 2).to(hf.conv1.weight.dtype)))
-        hidden = hidden.masked_fill(beyond(frames, hidden.size(2))[:, None, :], 0.0)
+        hidden = hidden.masked_fill(~valid(frames, hidden.size(2))[:, None, :], 0.0)
         hidden = nn.functional.gelu(hf.conv2(hidden)).transpose(1, 2)
         hidden = hidden + hf.embed_positions.weight[: hidden.size(1)]
         lengths = (frames + 1) // 2
         mask = None
         if int(lengths.min()) < hidden.size(1):
             mask = torch.zeros(len(lengths), 1, 1, hidden.size(1), dtype=hidden.dtype, device=hidden.device)
-            mask.masked_fill_(beyond(lengths, hidden.size(1))[:, None, None, :], torch.finfo(hidden.dtype).min)
+            mask.masked_fill_(~valid(lengths, hidden.size(1))[:, None, None, :], torch.finfo(hidden.dtype).min)
             mask = mask.expand(-1, 1, hidden.size(1), -1)
         states = [hidden]
         for layer in hf.layers:
@@ -206,7 +207,7 @@ class WaveStates(SpeechEncoder):
 
     def forward(self, speech: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the states, each (B, T, D), and (B,) lengths: what the convolutions make of the valid samples."""
-        padding = beyond(lengths, speech.size(1))
+        padding = ~valid(lengths, speech.size(1))
         speech = speech.float().masked_fill(padding, 0.0)
         if self.normalise:
             mean = speech.sum(1) / lengths
@@ -217,7 +218,7 @@ class WaveStates(SpeechEncoder):
         if self.group_norm:
             first = self.hf.feature_extractor.conv_layers[0]
             first.layer_norm.lengths = (lengths - first.conv.kernel_size[0]) // first.conv.stride[0] + 1
-        mask = (~beyond(lengths, speech.size(1))).long() if int(lengths.min()) < speech.size(1) else None
+        mask = valid(lengths, speech.size(1)).long() if int(lengths.min()) < speech.size(1) else None
         states: list[Tensor] = []
         hooks = [layer.register_forward_hook(lambda _m, _i, out: states.append(_tensor(out))) for layer in self.layers]
         hooks.append(self.layers[0].register_forward_pre_hook(lambda _m, args: states.append(args[0])))
@@ -246,7 +247,7 @@ class MaskedGroupNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Normalise (B, C, T) over the valid part of T."""
-        padding = beyond(self.lengths, hidden.size(2))[:, None, :]
+        padding = ~valid(self.lengths, hidden.size(2))[:, None, :]
         count = self.lengths[:, None, None]
         mean = hidden.masked_fill(padding, 0.0).sum(2, keepdim=True) / count
         centred = (hidden - mean).masked_fill(padding, 0.0)
@@ -311,12 +312,7 @@ class FrozenLayer:
         device = next(self.encoder.parameters()).device
         states, lengths = self.encoder(speech.to(device), lengths.to(device))
         pooled = Graph(states[self.layer], lengths).pooled(self.pool)
-        return pooled.nodes.masked_fill(beyond(pooled.lengths, pooled.nodes.size(1))[:, :, None], 0.0), pooled.lengths
-
-
-def beyond(lengths: Tensor, size: int) -> Tensor:
-    """(B, size), True beyond each length."""
-    return torch.arange(size, device=lengths.device) >= lengths[:, None]
+        return pooled.nodes.masked_fill(~valid(pooled.lengths, pooled.nodes.size(1))[:, :, None], 0.0), pooled.lengths
 
 
 def _tensor(out: Tensor | tuple) -> Tensor:

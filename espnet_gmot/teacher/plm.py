@@ -10,6 +10,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.hub import load_config, load_encoder, load_tokenizer
 from espnet_gmot.teacher.normalise import FeatureStats, Normaliser
 from espnet_gmot.teacher.tokens import TokenMap
+from espnet_gmot.transport.masks import valid
 
 # So many characters are seen before the vocabulary is judged: one odd transcript proves nothing.
 _LANGUAGE_SAMPLE = 1000
@@ -159,7 +160,7 @@ class PLMTeacher:
         ids = torch.full((len(sequences), max(1, int(sizes.max()))), padding)
         for row, sequence in zip(ids, sequences, strict=True):
             row[: len(sequence)] = torch.tensor(sequence)
-        mask = torch.arange(ids.shape[1]) < sizes.clamp(min=1)[:, None]  # attention over nothing would be NaN
+        mask = valid(sizes.clamp(min=1), ids.shape[1])  # attention over nothing would be NaN
         states = self.encoder(
             input_ids=ids.to(self.device), attention_mask=mask.long().to(self.device), output_hidden_states=True
         ).hidden_states
@@ -172,8 +173,7 @@ class PLMTeacher:
         rows = torch.cat([states[layer][:, first:last].float() for layer in self.layers], dim=-1)
         if self.normaliser is not None:
             rows = self.normaliser(rows)
-        inside = torch.arange(rows.shape[1], device=self.device) < lengths[:, None]
-        return rows.masked_fill(~inside[:, :, None], 0.0), lengths
+        return rows.masked_fill(~valid(lengths, rows.shape[1])[:, :, None], 0.0), lengths
 
     def _watch_language(self, texts: Sequence[str]) -> None:
         """Judge the vocabulary once, on the first characters that come along."""

@@ -14,6 +14,7 @@ import torch
 from espnet_gmot.errors import UserError
 from espnet_gmot.teacher.normalise import SHRINKAGE, FeatureStats, shrunk_whitening
 from espnet_gmot.teacher.plm import PLMTeacher
+from espnet_gmot.transport.masks import valid
 
 _LOG = logging.getLogger(__name__)
 # 20000 transcripts of 14 characters are 280 rows for each of 1000 columns; more only costs time.
@@ -58,7 +59,7 @@ def measure(teacher: PLMTeacher, texts: Sequence[str], *, whiten: bool, batch_si
     with tqdm(total=len(chosen), desc="teacher statistics", unit="text", mininterval=1, dynamic_ncols=True) as bar:
         for start in range(0, len(chosen), batch_size):
             features, lengths = teacher(chosen[start : start + batch_size])
-            inside = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
+            inside = valid(lengths, features.shape[1])
             if not inside.any():
                 continue  # nothing to read in any of them
             block = features[inside].double().unflatten(-1, (layers, width)).transpose(0, 1)

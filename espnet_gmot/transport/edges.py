@@ -59,8 +59,24 @@ class Edges:
         raise NotImplementedError
 
     def hadamard(self, other: Edges, weights: Tensor) -> Tensor:
-        """(A∘A')·weights; weights (B, N) → (B, N)."""
-        return torch.einsum("bij,bij,bj->bi", self.dense(), other.dense(), weights)
+        """(A∘A')·weights; weights (B, N) → (B, N). Whichever of the two kinds knows the other computes it.
+
+        Raises:
+            TypeError: neither does.
+        """
+        product = self.hadamard_with(other, weights)
+        if product is None:
+            product = other.hadamard_with(self, weights)
+        if product is None:
+            raise TypeError(
+                f"{type(self).__name__} and {type(other).__name__} don't know how to multiply: one of them needs a "
+                "hadamard_with that takes the other"
+            )
+        return product
+
+    def hadamard_with(self, other: Edges, weights: Tensor) -> Tensor | None:
+        """As `hadamard` for the kinds that this one knows, itself among them; None for the rest."""
+        return None
 
     def energy(self, weights: Tensor, plan: Tensor, carried: Tensor) -> Tensor:
         """wᵀ(A∘A)w − 2⟨A·plan, carried⟩, the part of the squared-loss GW energy that depends on A; (B,)."""
@@ -115,8 +131,8 @@ class DenseEdges(Edges):
         """The matrix itself, (B, N, N)."""
         return self.matrix
 
-    def hadamard(self, other: Edges, weights: Tensor) -> Tensor:
-        """(A∘A')·weights, (B, N), in O(N²)."""
+    def hadamard_with(self, other: Edges, weights: Tensor) -> Tensor:
+        """Any kind that has a matrix, in O(N²)."""
         return ((self.matrix * other.dense()) @ weights.unsqueeze(-1)).squeeze(-1)
 
     def pullback(self, scale: Tensor, weights: Tensor, plan: Tensor, carried: Tensor) -> tuple[Tensor | None, ...]:
@@ -169,12 +185,12 @@ class CosineEdges(Edges):
         """A itself, (B, N, N)."""
         return 1.0 - self.unit @ self.unit.mT
 
-    def hadamard(self, other: Edges, weights: Tensor) -> Tensor:
-        """(A∘A')·weights, (B, N), in O(ND²) or O(N²D), whichever is less."""
+    def hadamard_with(self, other: Edges, weights: Tensor) -> Tensor | None:
+        """Cosine edges in O(ND²) or O(N²D), whichever is less; temporal ones in O(ND)."""
         if isinstance(other, CosineEdges):
             ours, theirs = self.unit, other.unit
             if ours.shape[1] <= ours.shape[2]:  # N × N is the smaller way
-                return super().hadamard(other, weights)
+                return torch.einsum("bij,bij,bj->bi", self.dense(), other.dense(), weights)
             # (1 − hh')∘(1 − gg') = 1 − hh' − gg' + (hh')∘(gg'), the last through HᵀWG (D × D)
             column = weights.unsqueeze(-1)
             mixed = ours.mT @ (theirs * column)
@@ -183,7 +199,7 @@ class CosineEdges(Edges):
         if isinstance(other, TemporalEdges):
             whole = other.apply(weights.unsqueeze(-1)).squeeze(-1)
             return whole - (self.unit * other.apply(self.unit * weights.unsqueeze(-1))).sum(-1)
-        return other.hadamard(self, weights)
+        return None
 
 
 class TemporalEdges(Edges):
@@ -256,11 +272,11 @@ class TemporalEdges(Edges):
         index = torch.arange(self.size, device=self.lengths.device)
         return self.profile()[:, (index[:, None] - index[None, :]).abs()]
 
-    def hadamard(self, other: Edges, weights: Tensor) -> Tensor:
-        """(A∘A')·weights, (B, N), in O(N log N)."""
+    def hadamard_with(self, other: Edges, weights: Tensor) -> Tensor | None:
+        """Temporal edges, in O(N log N)."""
         if isinstance(other, TemporalEdges):
             return _toeplitz(self.profile() * other.profile(), weights)
-        return other.hadamard(self, weights)
+        return None
 
 
 class SumEdges(Edges):
@@ -314,8 +330,8 @@ class SumEdges(Edges):
             first = first + term
         return first
 
-    def hadamard(self, other: Edges, weights: Tensor) -> Tensor:
-        """(A∘A')·weights, (B, N), pair by pair of terms."""
+    def hadamard_with(self, other: Edges, weights: Tensor) -> Tensor:
+        """Any kind that its terms know, pair by pair."""
         theirs = other.terms if isinstance(other, SumEdges) else [(1.0, other)]
         total = torch.zeros_like(weights)
         for ours_weight, ours in self.terms:
@@ -325,14 +341,14 @@ class SumEdges(Edges):
 
 
 def as_edges(edges: Tensor | Edges, name: str = "edges") -> Edges:
-    """Dense tensors wrapped, `Edges` as they are; anything else is a TypeError that names the argument."""
+    """Dense tensors wrapped, `Edges` as they are; anything else is a ValueError that names the argument."""
     if isinstance(edges, Edges):
         return edges
     if isinstance(edges, Tensor):
         if edges.dim() != 3 or edges.shape[1] != edges.shape[2]:
             raise ValueError(f"{name} has shape {tuple(edges.shape)}; expected (B, N, N)")
         return DenseEdges(edges)
-    raise TypeError(f"{name} is a {type(edges).__name__}; expected a (B, N, N) tensor or Edges")
+    raise ValueError(f"{name} is a {type(edges).__name__}; expected a (B, N, N) tensor or Edges")
 
 
 def _upto(prefix: Tensor, shift: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from typing_extensions import Unpack  # comes with torch; typing's own from Python 3.11 on
 
 from espnet_gmot.transport import proximal
+from espnet_gmot.transport.checks import check_tensors
 from espnet_gmot.transport.edges import Edges, as_edges
 from espnet_gmot.transport.implicit import differentiable
 from espnet_gmot.transport.options import OptionKeywords, Options
@@ -104,7 +105,9 @@ def fused_gromov_wasserstein(
         for value without prior and penalties that is its whole gradient, by the envelope theorem.
 
     Raises:
-        ValueError: an argument's shape or range is wrong; the message names it, what it is and what was expected.
+        ValueError: an argument's type, shape or range is wrong, or edges are not symmetric; the message names it, what
+            it is and what was expected. Values are looked at on the CPU only: a GPU would have to wait, and lengths
+            beyond the cost, or negative weights, are clamped there.
         TypeError: both options and keywords, or a keyword that is no field of `Options`.
 
     References:
@@ -117,6 +120,15 @@ def fused_gromov_wasserstein(
     if options is not None and keywords:
         raise TypeError(f"both options and {', '.join(keywords)}: give one Options, or keywords alone")
     options = Options(**keywords) if options is None else options
+    check_tensors(
+        cost=cost,
+        acoustic_lengths=acoustic_lengths,
+        linguistic_lengths=linguistic_lengths,
+        acoustic_weights=acoustic_weights,
+        linguistic_weights=linguistic_weights,
+        prior=prior,
+        initial_plan=initial_plan,
+    )
     acoustic = as_edges(acoustic_edges, "acoustic_edges")
     linguistic = as_edges(linguistic_edges, "linguistic_edges")
     with torch.autocast(cost.device.type, enabled=False):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from espnet_gmot.transport.masks import valid
+
 __all__ = ["diagonal_prior", "order_prior"]
 
 
@@ -44,10 +46,10 @@ def order_prior(
     """
     if delta <= 0:
         raise ValueError(f"delta is {delta}; expected a positive number")
-    offset, valid, reach = _offsets(acoustic_lengths, linguistic_lengths, frames, tokens, dtype)
+    offset, inside, reach = _offsets(acoustic_lengths, linguistic_lengths, frames, tokens, dtype)
     square = offset.square()
     prior = lambda1 * square / (1.0 + square) + lambda2 * square / (2.0 * delta * delta * reach)
-    return prior * valid
+    return prior * inside
 
 
 def diagonal_prior(
@@ -76,8 +78,8 @@ def diagonal_prior(
     """
     if not 0.0 <= width <= 1.0:
         raise ValueError(f"width is {width}; expected a fraction in [0, 1]")
-    offset, valid, _ = _offsets(acoustic_lengths, linguistic_lengths, frames, tokens, dtype)
-    return weight * (offset.abs() - width).clamp(min=0.0) * valid
+    offset, inside, _ = _offsets(acoustic_lengths, linguistic_lengths, frames, tokens, dtype)
+    return weight * (offset.abs() - width).clamp(min=0.0) * inside
 
 
 def _offsets(
@@ -91,5 +93,5 @@ def _offsets(
     big_u = linguistic_lengths.to(dtype).clamp(min=1)[:, None, None]
     i = torch.arange(1, frames + 1, device=device, dtype=dtype)[None, :, None]
     j = torch.arange(1, tokens + 1, device=device, dtype=dtype)[None, None, :]
-    valid = (i <= acoustic_lengths[:, None, None]) & (j <= linguistic_lengths[:, None, None])
-    return i / big_t - j / big_u, valid.to(dtype), big_t**-2 + big_u**-2
+    inside = valid(acoustic_lengths, frames)[:, :, None] & valid(linguistic_lengths, tokens)[:, None, :]
+    return i / big_t - j / big_u, inside.to(dtype), big_t**-2 + big_u**-2

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from espnet_gmot.transport.checks import check_lengths, check_plan, check_symmetry, check_weights
 from espnet_gmot.transport.edges import Edges
+from espnet_gmot.transport.masks import valid
 from espnet_gmot.transport.options import Options
 
 __all__ = ["Problem", "make_problem"]
@@ -69,10 +71,10 @@ def make_problem(
     initial_plan: Tensor | None,
     options: Options,
 ) -> Problem:
-    """Check every shape, raise half precision to float32, mask and normalise the weights.
+    """Check every argument, raise half precision to float32, mask and normalise the weights.
 
     Raises:
-        ValueError: names the argument, its shape and the one expected.
+        ValueError: names the argument, what it is and what was expected.
     """
     if cost.dim() != 3:
         raise ValueError(f"cost has shape {tuple(cost.shape)}; expected (B, T, U)")
@@ -84,20 +86,19 @@ def make_problem(
     for name, edges, size in (("acoustic_edges", acoustic, frames), ("linguistic_edges", linguistic, tokens)):
         if edges.shape != (batch, size):
             raise ValueError(f"{name} have (B, N) = {tuple(edges.shape)}; expected {(batch, size)} from the cost")
-    for name, plan in (("prior", prior), ("initial_plan", initial_plan)):
-        if plan is not None and plan.shape != cost.shape:
-            raise ValueError(f"{name} has shape {tuple(plan.shape)}; expected {tuple(cost.shape)} as the cost")
+    check_plan("prior", prior, cost.shape)
+    check_plan("initial_plan", initial_plan, cost.shape)
     dtype = torch.float64 if cost.dtype == torch.float64 else torch.float32
     device = cost.device
     weights, lengths = [], []
-    for side, size, length, weight in (
-        ("acoustic", frames, acoustic_lengths, acoustic_weights),
-        ("linguistic", tokens, linguistic_lengths, linguistic_weights),
+    for side, size, edges, length, weight in (
+        ("acoustic", frames, acoustic, acoustic_lengths, acoustic_weights),
+        ("linguistic", tokens, linguistic, linguistic_lengths, linguistic_weights),
     ):
-        if length.shape != (batch,):
-            raise ValueError(f"{side}_lengths has shape {tuple(length.shape)}; expected ({batch},)")
-        if weight is not None and weight.shape != (batch, size):
-            raise ValueError(f"{side}_weights has shape {tuple(weight.shape)}; expected ({batch}, {size})")
+        check_lengths(f"{side}_lengths", length, batch, size)
+        check_weights(f"{side}_weights", weight, length, size)
+        if options.alpha > 0.0:  # else nobody looks at them
+            check_symmetry(f"{side}_edges", edges, length)
         lengths.append(length.to(device=device, dtype=torch.long).clamp(0, size))
         weights.append(_normalised(weight, lengths[-1], size, dtype))
     # a sample with one empty side has nothing to transport
@@ -118,10 +119,10 @@ def make_problem(
 
 def _normalised(weights: Tensor | None, lengths: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """Non-negative weights that sum to one over the valid nodes; uniform by default; (B, N)."""
-    valid = torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+    inside = valid(lengths, size)
     if weights is None:
-        return valid.to(dtype) / lengths.clamp(min=1).to(dtype)[:, None]
-    weights = weights.detach().to(dtype).clamp(min=0.0).masked_fill(~valid, 0.0)
+        return inside.to(dtype) / lengths.clamp(min=1).to(dtype)[:, None]
+    weights = weights.detach().to(dtype).clamp(min=0.0).masked_fill(~inside, 0.0)
     # by the largest first, so that neither huge nor tiny weights leave the floating range
     weights = weights / weights.amax(-1, keepdim=True).clamp(min=TINY) if size else weights
     return weights / weights.sum(-1, keepdim=True).clamp(min=TINY)
