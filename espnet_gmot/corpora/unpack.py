@@ -1,10 +1,17 @@
-"""AISHELL-1's distribution form: a tgz with one inner tar.gz per speaker, unpacked safely and resumably."""
+"""AISHELL-1's distribution form: a tgz with one inner tar.gz per speaker, unpacked safely and resumably.
+
+Other tar archives of the same tree are read too: plain, compressed by bzip2 or xz, with members that begin with ``./``,
+or of what lies inside ``data_aishell``. `tarfile.data_filter` is not used: it keeps links and mends absolute paths,
+where a corpus has neither.
+"""
 
 import errno
+import lzma
 import os
 import shutil
 import tarfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -13,8 +20,18 @@ from tqdm import tqdm
 from espnet_gmot.errors import UserError
 from espnet_gmot.marks import MARK, digest_of, is_complete, set_complete
 
+_OTHERS = {
+    b"PK\x03\x04": "a zip archive; unzip it and give the folder",
+    b"7z\xbc\xaf": "a 7z archive; unpack it and give the folder",
+    b"Rar!": "a rar archive; unpack it and give the folder",
+    b"<": "a web page, not an archive; fetch it again",
+    b"version https://git-lfs": "a Git-LFS pointer, not the archive; run git lfs pull",
+}
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 CORPUS = "data_aishell"
 """Folder at the root of the archive."""
+_INNER = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")
+_MOST_MEMBERS, _MOST_RATIO, _SMALL = 2_000_000, 20, 1 << 30  # bounds for bombs; AISHELL-1: 142,000 members, ratio 1.2
 _GROWTH = 1.25  # unpacked bytes per packed byte, with a margin; AISHELL-1 itself: 15.6 GB packed, 18 GB unpacked
 
 
@@ -53,46 +70,86 @@ def unpack(archive: str | Path, target: str | Path) -> Path:
     try:
         with archive.open("rb") as stream, _Progress(stream, archive) as counted:
             _unpack_outer(counted, archive, corpus, begun, mark)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise _explain(error, archive, corpus) from error
     set_complete(corpus, mark)
     shutil.rmtree(corpus / ".unpacked", ignore_errors=True)
     return corpus
 
 
+class _Member(tarfile.TarInfo):
+    """Notes whether an archive's end mark was seen: `tarfile` takes a stream that was cut between members for whole."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
+        """Read the next member's header."""
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:
+            archive.ended = True
+            raise
+
+
+class _Budget:
+    """What an archive may hold in all, its inner archives included: anything beyond is no corpus but a bomb."""
+
+    def __init__(self, archive: Path) -> None:
+        self._archive, self._members = archive, _MOST_MEMBERS
+        self._bytes = _SMALL + _MOST_RATIO * archive.stat().st_size
+
+    def members(self, archive: tarfile.TarFile, name: str) -> Iterator[tuple[tarfile.TarInfo, PurePosixPath]]:
+        """Files of an archive with their checked paths; folders and macOS's sidecars are passed over.
+
+        Raises:
+            UserError: a member is unsafe, or the archive holds too much.
+        """
+        for member in archive:
+            self._members -= 1
+            self._bytes -= member.size
+            if self._members < 0 or self._bytes < 0:
+                raise UserError(
+                    f"{self._archive}: holds more than {_MOST_MEMBERS} members or {_MOST_RATIO} times its own size; "
+                    "this is no corpus: nothing more of it was unpacked"
+                )
+            path = _safe(member, name)
+            if not member.isdir() and not path.name.startswith("._"):
+                yield member, path
+        if not getattr(archive, "ended", False):
+            raise EOFError(f"{name} ends without its end mark")
+
+
 def _unpack_outer(stream: IO[bytes], archive: Path, corpus: Path, begun: Path, mark: str) -> None:
-    with tarfile.open(fileobj=stream, mode="r|gz") as outer:
-        for member in outer:
-            path = _safe(member, archive)
-            if path.parts[0] != CORPUS:
+    budget = _Budget(archive)
+    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as outer:
+        for member, path in budget.members(outer, str(archive)):
+            if path.parts[0] == CORPUS:
+                path = path.relative_to(CORPUS)
+            elif path.parts[0] not in ("wav", "transcript"):
                 raise UserError(
                     f"{archive}: member {member.name!r} is not below {CORPUS}/; is this AISHELL-1's archive?"
                 )
-            if member.isdir():
-                continue
             if not begun.is_file():
                 begun.parent.mkdir(exist_ok=True)
                 begun.write_text(mark)
-            if not path.name.endswith((".tar.gz", ".tgz")):
-                _write(outer, member, corpus / path.relative_to(CORPUS))
+            if not path.name.endswith(_INNER):
+                _write(outer, member, corpus / path)
                 continue
-            done = corpus / ".unpacked" / "_".join(path.parts)
+            done = corpus / ".unpacked" / "_".join((CORPUS, *path.parts))
             if not done.exists():
-                _unpack_inner(outer, member, f"{archive}:{path.name}", corpus / path.relative_to(CORPUS).parent)
+                _unpack_inner(outer, member, f"{archive}:{path.name}", corpus / path.parent, budget)
                 done.touch()
 
 
-def _unpack_inner(outer: tarfile.TarFile, member: tarfile.TarInfo, name: str, folder: Path) -> None:
-    with tarfile.open(fileobj=outer.extractfile(member), mode="r|gz") as inner:
-        for item in inner:
-            path = _safe(item, name)
-            if item.isfile():
-                _write(inner, item, folder / path)
+def _unpack_inner(outer: tarfile.TarFile, member: tarfile.TarInfo, name: str, folder: Path, budget: _Budget) -> None:
+    with tarfile.open(fileobj=outer.extractfile(member), mode="r|*", tarinfo=_Member) as inner:
+        for item, path in budget.members(inner, name):
+            _write(inner, item, folder / path)
 
 
 def _safe(member: tarfile.TarInfo, archive: str | Path) -> PurePosixPath:
     path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in member.name:
+    inside = path.parts or member.isdir()  # "." itself is a folder's name
+    if path.is_absolute() or ".." in path.parts or not inside or "\0" in member.name:
         raise UserError(
             f"{archive}: member {member.name!r} would be written outside its folder; nothing of it was unpacked"
         )
@@ -129,9 +186,17 @@ def _explain(error: Exception, archive: Path, corpus: Path) -> UserError:
         return UserError(f"{corpus}: no space left on the disk; make room, then run the same command to continue")
     if isinstance(error, PermissionError):
         return UserError(f"{error.filename or corpus}: permission denied; give another --unpack_to")
-    return UserError(
-        f"{archive}: not a readable tgz ({error}); it may be truncated: fetch it again, then rerun to continue"
-    )
+    with archive.open("rb") as stream:
+        head = stream.read(265)
+    for magic, kind in _OTHERS.items():
+        if head.lstrip().startswith(magic):
+            return UserError(f"{archive}: {kind}")
+    if head.startswith(_COMPRESSED) or head[257:262] == b"ustar":
+        return UserError(
+            f"{archive}: cut short or damaged, {archive.stat().st_size} bytes are there ({error}); fetch it again, "
+            "then rerun to continue"
+        )
+    return UserError(f"{archive}: not a tar archive; give {CORPUS}.tgz, or the folder that it was unpacked to")
 
 
 class _Progress:

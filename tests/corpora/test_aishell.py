@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from espnet_gmot.corpora import unpack as archive_module
 from espnet_gmot.corpora.aishell import main, thin
 from espnet_gmot.corpora.unpack import unpack
 from espnet_gmot.errors import UserError
 from espnet_gmot.kaldi.tables import read_table
 from espnet_gmot.marks import digest_of
-from tests.recipe.corpus import TRANSCRIPT, tgz, utterances, wav_bytes, write_corpus
+from tests.recipe.corpus import TRANSCRIPT, utterances, wav_bytes, write_corpus
 
 COUNTS = {"train": 3, "dev": 1, "test": 2}
 
@@ -56,89 +55,6 @@ def test_rerun_unpacks_and_writes_nothing(place: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.is_file()}
     main(["--data", str(path)])
     assert before == {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.is_file()}
-
-
-def test_interrupted_unpacking_continues(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, seen = write_corpus(place, COUNTS), []
-    whole = archive_module._unpack_inner
-
-    def stop_at_fourth(*args: object) -> None:
-        if len(seen) == 3:
-            raise OSError(28, "No space left on device")
-        seen.append(args[2])
-        whole(*args)
-
-    monkeypatch.setattr(archive_module, "_unpack_inner", stop_at_fourth)
-    with pytest.raises(UserError, match=r"no space left on the disk.*run the same command to continue"):
-        unpack(path, place)
-    monkeypatch.setattr(archive_module, "_unpack_inner", lambda *args: (seen.append(args[2]), whole(*args)))
-    unpack(path, place)
-    assert len(seen) == len(set(seen)) == 6  # every speaker once
-    assert len(list(place.rglob("*.wav"))) == 12
-
-
-@pytest.mark.parametrize("name", ["/tmp/evil.wav", "data_aishell/../../evil.wav"])
-def test_outer_path_traversal(place: Path, name: str) -> None:
-    path = place / "data_aishell.tgz"
-    path.write_bytes(tgz({name: b"x"}))
-    with pytest.raises(UserError, match=re.escape(repr(name))):
-        unpack(path, place / "in")
-    assert [file for file in place.rglob("*") if file.is_file()] == [path]
-
-
-def test_inner_path_traversal_and_links(place: Path) -> None:
-    import io
-    import tarfile
-
-    evil = tgz({"train/S01/../../../../evil.wav": b"x"})
-    (place / "a.tgz").write_bytes(tgz({"data_aishell/wav/S01.tar.gz": evil}))
-    with pytest.raises(UserError, match=r"a\.tgz:S01\.tar\.gz.*outside its folder"):
-        unpack(place / "a.tgz", place / "deep" / "in")
-    assert not list(place.rglob("evil.wav"))
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as output:
-        link = tarfile.TarInfo("data_aishell/wav")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
-        output.addfile(link)
-    (place / "b.tgz").write_bytes(stream.getvalue())
-    with pytest.raises(UserError, match="is a link or a device"):
-        unpack(place / "b.tgz", place / "in2")
-
-
-@pytest.mark.parametrize("damage", ["truncate", "text"])
-def test_unreadable_archive(place: Path, damage: str) -> None:
-    path = write_corpus(place, COUNTS)
-    path.write_bytes(path.read_bytes()[:-2000] if damage == "truncate" else b"<html>not found</html>")
-    with pytest.raises(UserError, match=r"data_aishell\.tgz: not a readable tgz"):
-        unpack(path, place)
-
-
-def test_other_archive_in_the_same_place(place: Path) -> None:
-    path = write_corpus(place, COUNTS)
-    unpack(path, place)
-    write_corpus(place, {"train": 1, "dev": 1, "test": 1})
-    with pytest.raises(UserError, match="--unpack_to"):
-        unpack(path, place)
-
-
-def test_another_archive_after_an_interruption_starts_anew(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_corpus(place, COUNTS)
-    monkeypatch.setattr(archive_module, "set_complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        unpack(path, place)
-    monkeypatch.undo()
-    assert len(list(place.rglob("*.wav"))) == 12
-    write_corpus(place, {"train": 1, "dev": 1, "test": 1})
-    unpack(path, place)
-    assert len(list(place.rglob("*.wav"))) == 6  # nothing of the first one is left
-
-
-def test_no_space_is_found_out_before_unpacking(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_corpus(place, COUNTS)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
-    with pytest.raises(UserError, match=r"needs .* GB more"):
-        unpack(path, place)
-    assert not (place / "data_aishell").exists()
 
 
 def test_missing_recordings_and_transcripts(tree: Path) -> None:
