@@ -66,6 +66,8 @@ def launch(argv: list[str]) -> None:
         sys.argv = argv[1:]
         # alter_sys stays False: with True, multiprocessing finds no main module to import in spawned workers
         os.environ.pop(_SCRIPT, None)
+        if argv[1].startswith("espnet2.bin.") and _instead(argv[1], argv[2:]):
+            return
         runpy.run_module(argv[1], run_name="__main__", alter_sys=False)
     else:
         if not Path(argv[0]).is_file():
@@ -78,6 +80,22 @@ def launch(argv: list[str]) -> None:
         scope = sys.modules["__main__"].__dict__
         scope.update(__file__=argv[0], __name__="__main__")
         exec(compile(Path(argv[0]).read_bytes(), argv[0], "exec"), scope)
+
+
+def _instead(module: str, words: list[str]) -> bool:
+    """Look at what an ESPnet module is asked for; whether that is done here, in its place.
+
+    Raises:
+        UserError: a training would overwrite a model of another kind, or fail in its first step.
+    """
+    if module == "espnet2.bin.pack":
+        from espnet_gmot.hosts.packing import pack
+
+        return pack(words)
+    from espnet_gmot.hosts.guard import before
+
+    before(module, words)
+    return False
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -255,6 +255,17 @@ class MaskedGroupNorm(nn.Module):
         return centred * scale * self.weight[:, None] + self.bias[:, None]
 
 
+def speech_width(model: str) -> int:
+    """Columns of a speech encoder's features, read from its configuration alone.
+
+    Raises:
+        UserError: the model can't be found.
+    """
+    from transformers import AutoConfig
+
+    return int(_from_pretrained(AutoConfig, model).hidden_size)
+
+
 def load_speech_encoder(model: str) -> SpeechEncoder:
     """Load a speech encoder in float32, from a folder (never touching the network) or from the hub.
 

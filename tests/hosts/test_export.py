@@ -170,3 +170,51 @@ def test_an_absent_package_cannot_be_imported() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"espnet_gmot\.launcher"):
         Absent("espnet_gmot").find_spec("espnet_gmot.launcher", None)
     assert Absent("espnet_gmot").find_spec("espnet_gmot_other", None) is None
+
+
+def test_stage_14_packs_a_stock_model(
+    trained: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """What asr.sh asks of the launcher: the same names in the zip, a stock model behind them."""
+    from espnet2.main_funcs.pack_funcs import unpack
+    from espnet2.tasks.asr import ASRTask
+
+    from espnet_gmot import launcher
+
+    experiment, model = trained(**FRONTEND)
+    (experiment / "images").mkdir()
+    (experiment / "images/acc.png").touch()
+    Path("exp/lm").mkdir()
+    Path("exp/lm/config.yaml").write_text("lm: seq_rnn\n")
+    Path("exp/lm/valid.loss.ave.pth").write_bytes(b"lm")
+    before = {path: path.read_bytes() for path in Path("exp").rglob("*") if path.is_file()}
+    words = ["asr", "--asr_train_config", "exp/asr/config.yaml", "--asr_model_file", "exp/asr/valid.acc.ave.pth"]
+    words += ["--lm_train_config", "exp/lm/config.yaml", "--lm_file", "exp/lm/valid.loss.ave.pth"]
+    words += ["--option", "exp/stats/feats_stats.npz", "--option", "exp/asr/images", "--outpath", "exp/asr/asr.zip"]
+    assert launcher.main(["-m", "espnet2.bin.pack", *words]) == 0
+    assert "packed as model: espnet, 9 tensors of gmot left behind, the residual path merged" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before
+    found = unpack("exp/asr/asr.zip", "elsewhere")
+    names = {str(path.relative_to("elsewhere")) for path in Path("elsewhere").rglob("*") if path.is_file()}
+    assert names == {str(path) for path in before} | {"meta.yaml"} - {"exp/asr/asr.zip"}
+    Path("exp").rename("gone")
+    stock, args = ASRTask.build_model_from_file(found["asr_train_config"], found["asr_model_file"])
+    assert type(stock).__module__ == "espnet2.asr.espnet_model" and found["lm_file"].endswith("valid.loss.ave.pth")
+    assert args.normalize_conf["stats_file"].startswith("elsewhere/")
+    own = model.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in stock.state_dict().items() if "ctc_lo" not in name)
+
+
+def test_a_model_that_stock_espnet_lacks_is_packed_with_a_warning(
+    trained: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    from espnet_gmot.hosts.packing import pack
+
+    experiment, _ = trained(residual=False)
+    config = yaml.safe_load((experiment / "config.yaml").read_text())
+    (experiment / "config.yaml").write_text(yaml.safe_dump({**config, "use_adapter": True}))
+    words = ["asr", "--asr_train_config", "exp/asr/config.yaml", "--asr_model_file", "exp/asr/valid.acc.ave.pth"]
+    assert pack([*words, "--outpath", "x.zip"]) is False
+    assert "whoever unpacks this zip needs the plugin" in capsys.readouterr().err
+    (experiment / "config.yaml").write_text(yaml.safe_dump({**config, "model": "espnet"}))
+    assert pack([*words, "--outpath", "x.zip"]) is False and pack(["tts"]) is False

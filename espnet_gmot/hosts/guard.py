@@ -1,0 +1,134 @@
+"""What the launcher looks at before ESPnet's training starts, while nothing is overwritten yet.
+
+asr.sh names an experiment after its configuration's file, not after what that says. So a configuration that was edited
+in place leads training into the folder of a trained model: ESPnet writes its config.yaml anew, then fails to load the
+old checkpoint, and the trained model no longer decodes. No ESPnet module is imported here but a parser's action.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from espnet_gmot.errors import UserError
+
+STOCK, OURS, FRONTEND = "espnet", "gmot", "hf_speech"
+_TRAINING = ("espnet2.bin.asr_train", "espnet2.bin.lightning_train")
+_LAUNCHERS = ("espnet2.bin.launch",)
+
+
+def before(module: str, words: list[str]) -> None:
+    """Look at an ESPnet module's options before it runs; only trainings are looked at.
+
+    Args:
+        module: such as espnet2.bin.asr_train, or espnet2.bin.launch, which starts it in asr.sh's stage 11.
+        words: its options.
+
+    Raises:
+        UserError: the training would overwrite another kind of model, or fail in its first step.
+    """
+    if module in _LAUNCHERS:
+        module, start = next(((word, i) for i, word in enumerate(words) if word in _TRAINING), ("", 0))
+        words = words[start + 1 :]
+    if module in _TRAINING:
+        args = _options(words)
+        _refuse_another_kind(args)
+        _refuse_other_statistics(args)
+        _refuse_another_width(args)
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    """The few options that are looked at, from the configuration and the command line, as ESPnet merges them."""
+    from espnet2.utils.nested_dict_action import NestedDictAction
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("config", "output_dir", "input_size"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--model", default=STOCK)
+    parser.add_argument("--frontend", default="default")
+    for name in ("model_conf", "frontend_conf", "normalize_conf"):
+        parser.add_argument(f"--{name}", action=NestedDictAction, default={})
+    parser.add_argument("--train_data_path_and_name_and_type", action="append", default=[], type=_stream)
+    path = parser.parse_known_args(words)[0].config
+    if path and Path(path).is_file():
+        content = _read(Path(path))
+        known = vars(parser.parse_args([]))
+        parser.set_defaults(**{key: value for key, value in content.items() if key in known and value is not None})
+    return parser.parse_known_args(words)[0]
+
+
+def _stream(word: str) -> list[str]:
+    return word.split(",")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A YAML mapping; an unreadable one is ESPnet's to complain about."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _refuse_another_kind(args: argparse.Namespace) -> None:
+    """The experiment's folder holds a trained model of another kind."""
+    folder = Path(args.output_dir or "")
+    trained = [path.name for path in folder.glob("*.pth")] if args.output_dir else []
+    if not trained or not (folder / "config.yaml").is_file():
+        return
+    kind = _read(folder / "config.yaml").get("model") or STOCK
+    if kind == args.model or OURS not in (kind, args.model):
+        return
+    start = next((name for name in sorted(trained) if name.endswith(".ave.pth")), "latest.pth")
+    if args.model == OURS:
+        fix = f"to start from it, --pretrained_model {folder / start}"
+    else:
+        fix = f"for a stock model out of it: python3 -m espnet_gmot export {folder} --out {folder}_stock"
+    raise UserError(
+        f"{folder}: holds a trained model: {kind}, whose config.yaml model: {args.model} of {args.config} would "
+        f"overwrite: give asr.sh another --asr_tag; {fix}"
+    )
+
+
+def _refuse_other_statistics(args: argparse.Namespace) -> None:
+    """Statistics of filterbanks before a frontend of another width."""
+    stats = args.normalize_conf.get("stats_file")
+    model = (args.frontend_conf or {}).get("model")
+    if args.frontend != FRONTEND or args.input_size or not model or not stats or not Path(stats).is_file():
+        return
+    from espnet_gmot.speech.encoders import speech_width
+
+    with np.load(stats) as known:
+        there = known["sum"].shape[-1] if "sum" in known else None
+    width = speech_width(model)
+    if there is not None and there != width:
+        raise UserError(
+            f"{stats}: statistics of {there} columns, but frontend: {FRONTEND} of {model} gives {width}: give asr.sh "
+            "an --asr_stats_dir of its own, and stage 10"
+        )
+
+
+def _refuse_another_width(args: argparse.Namespace) -> None:
+    """A teacher_width that isn't the teacher's."""
+    options = args.model_conf.get("gmot_conf") or {}
+    given = options.get("teacher_width")
+    if args.model != OURS or not isinstance(given, int):
+        return
+    if options.get("teacher"):
+        from espnet_gmot.config import GMOTConfig
+        from espnet_gmot.teacher.plm import PLMTeacher
+
+        source, mend = options["teacher"], "leave teacher_width out: an online teacher's is known"
+        width = PLMTeacher(source, layer=GMOTConfig.from_dict(options).layers).width
+    else:
+        streams = [Path(s[0]) for s in args.train_data_path_and_name_and_type if list(s[1:2]) == ["teacher"]]
+        notes = [path.with_name("teacher.json") for path in streams if path.with_name("teacher.json").is_file()]
+        if not notes:
+            return
+        source, width = notes[0], json.loads(notes[0].read_text(encoding="utf8")).get("width", given)
+        mend = f"write teacher_width: {width}"
+    if width != given:
+        raise UserError(f"gmot_conf: teacher_width: {given}, but {source} says {width}: {mend}")
