@@ -263,7 +263,7 @@ def speech_width(model: str) -> int:
     """
     from transformers import AutoConfig
 
-    return int(_from_pretrained(AutoConfig, model).hidden_size)
+    return int(from_pretrained(AutoConfig, model, SPEECH).hidden_size)
 
 
 def load_speech_encoder(model: str) -> SpeechEncoder:
