@@ -106,6 +106,7 @@ def relocate(
     outside: list[str] = []
 
     def moved(value: str) -> str:
+        """A path's copy in `out`; whatever is no path stays."""
         if os.sep not in value and not Path(value).suffix:
             return value  # `char` is a token type, even where a file of that name lies about
         source = next((root / value for root in roots if (root / value).exists()), None)

@@ -103,6 +103,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             run = spec.loader.exec_module
 
             def run_then_act(module: ModuleType) -> None:
+                """Run the module, then do with it what was registered."""
                 run(module)
                 _ACTIONS[fullname](module)
 

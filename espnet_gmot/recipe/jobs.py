@@ -244,6 +244,7 @@ class _Counter:
         self._path, self._marker, self._place = path, (marker or "").encode(), 0
 
     def news(self) -> int:
+        """How often the marker has come in whole lines since the last call."""
         with self._path.open("rb") as log:
             log.seek(self._place)
             text = log.read()

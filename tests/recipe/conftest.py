@@ -92,7 +92,7 @@ GMOT = (
     "--train_data_path_and_name_and_type teacher_train.scp,teacher,kaldi_ark "
     "--valid_data_path_and_name_and_type teacher_dev.scp,teacher,kaldi_ark "
     "--allow_variable_data_keys true --use_tensorboard true --model gmot --model_conf gmot_conf.preset=gmot "
-    "--model_conf gmot_conf.teacher_width=6 --model_conf gmot_conf.backend=torch"
+    "--model_conf gmot_conf.teacher_width=6 --model_conf gmot_conf.backend=torch --keep_nbest_models 2"
 )
 CASES = [
     {"name": "all", "argv": common(skip_packing="false")},

@@ -25,6 +25,7 @@ def _float_of_bits(typingctx, bits):
     """The float32 with the given int32 bits."""
 
     def codegen(context, builder, signature, args):
+        """Emits one bit cast."""
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.int32), codegen
@@ -129,7 +130,10 @@ def _tile(vectors: int):
 
     @intrinsic
     def tile(typingctx, out, coefficients, matrix, u, t, k, end):
+        """See `_tile`."""
+
         def codegen(context, builder, signature, args):
+            """Emits the loop over k, with the tile in registers."""
             e = _Emitter(context, builder, signature, args, 3)
             row, column, begin, end = e.scalars
             sums = e.accumulators(ROWS * vectors)
@@ -163,6 +167,7 @@ def dot_rows(typingctx, matrix, line, out, u):
     """out[u:u+4] = matrix[u:u+4] @ line; the width must be a multiple of 16."""
 
     def codegen(context, builder, signature, args):
+        """Emits the loop over columns, with four sums in registers."""
         e = _Emitter(context, builder, signature, args, 3)
         (row,) = e.scalars
         width = cgutils.unpack_tuple(builder, e.arrays[1].shape)[0]
@@ -183,6 +188,7 @@ def add_rows(typingctx, matrix, factors, out, u):
     """out += factors[u:u+4] @ matrix[u:u+4]; the width must be a multiple of 16."""
 
     def codegen(context, builder, signature, args):
+        """Emits the loop over columns, with four factors in registers."""
         e = _Emitter(context, builder, signature, args, 3)
         (row,) = e.scalars
         width = cgutils.unpack_tuple(builder, e.arrays[2].shape)[0]
