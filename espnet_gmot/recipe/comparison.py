@@ -10,7 +10,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from espnet_gmot.files import write_json
 from espnet_gmot.marks import digest_of
 from espnet_gmot.recipe.side_by_side import Usage
 from espnet_gmot.recipe.systems import System
-from espnet_gmot.report.cli import collect
 from espnet_gmot.report.results import Result
+from espnet_gmot.report.scored import collect
 from espnet_gmot.report.training_log import read_training_log
 
 _NOTE = "comparison.json"
@@ -147,7 +147,7 @@ class Folder:
         for name in sets:
             late = note["after_final"] or (name in self.test_sets and cell.name not in final)
             phase = "after" if late else "final" if name in self.test_sets else "dev"
-            note["sets"][name] = {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "phase": phase}
+            note["sets"][name] = {"date": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}", "phase": phase}
         note["cpu_seconds"] += usage.cpu_seconds
         note["max_rss_gb"] = max(note["max_rss_gb"], usage.max_rss_gb)
         write_json(cell.exp / _NOTE, note)
@@ -243,7 +243,7 @@ class Folder:
                 "train them first, without --final"
             )
         if self.final is None:
-            now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            now = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
             names = [cell.name for cell in cells]
             self.remember(final={"date": now, "commit": commit(), "sets": self.test_sets, "cells": names})
         elif self.final["sets"] != self.test_sets:

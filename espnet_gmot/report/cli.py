@@ -1,101 +1,74 @@
-"""``report``: one table of character error rates, and the same figures as lines for scripts."""
+"""``report``: character error rates of experiments: a table, tests of differences, and where the errors lie."""
 
 import argparse
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.report.cer import Counts, count_trn, read_result
+from espnet_gmot.report.results import Result, read_results
+from espnet_gmot.report.scored import check_comparable, collect, token_list
+from espnet_gmot.report.tables import differences, errors, group, lines, means, render, uncertainty
 
 
-@dataclass(frozen=True)
-class Row:
-    """One system on one set.
-
-    Attributes:
-        system, name: of the system and of the set.
-        counts: errors.
-        source: who counted: "sclite", "jiwer", or "jiwer (from trn)".
-        folder: where the counts come from.
-    """
-
-    system: str
-    name: str
-    counts: Counts
-    source: str
-    folder: Path
-
-
-def decodings(exp: Path) -> dict[str, dict[str, Path]]:
-    """Scored sets of an experiment.
-
-    Returns:
-        For each decoding folder (ESPnet's inference_tag), the score_cer folder of each set; the validation set,
-        which ESPnet decodes as ``org/SET``, goes by its own name.
+def experiments(words: Sequence[str]) -> dict[str, list[Path]]:
+    """Experiments by system from ``NAME=DIR`` words; the same name again is another seed.
 
     Raises:
-        UserError: nothing has been scored.
+        UserError: a word of another form, or a folder given twice.
     """
-    found: dict[str, dict[str, Path]] = {}
-    for folder in sorted(path.parent for path in exp.glob("*/**/score_cer/ref.trn")):
-        parts = folder.relative_to(exp).parts[:-1]
-        found.setdefault(parts[0], {})["/".join(parts[1:]).removeprefix("org/")] = folder
-    if not found:
-        raise UserError(f"{exp}: no DECODING/SET/score_cer/ref.trn; run stages 12 and 13 first")
+    found: dict[str, list[Path]] = {}
+    for word in words:
+        system, equals, folder = word.partition("=")
+        if not (system and equals and folder) or any(character.isspace() for character in system):
+            raise UserError(f"--exp {word}: write NAME=DIR, the name without spaces, e.g. ctc=exp/asr_ctc")
+        if Path(folder) in found.setdefault(system, []):
+            raise UserError(f"--exp {word}: given twice; give each experiment once")
+        found[system].append(Path(folder))
     return found
 
 
-def collect(system: str, exp: Path, sets: list[str], tag: str | None) -> list[Row]:
-    """Rows of one system.
-
-    Args:
-        system: name in the table.
-        exp: experiment folder.
-        sets: sets to report, in order; empty takes all.
-        tag: decoding folder; needed where there are several.
+def of_comparison(folder: Path, systems: Sequence[str]) -> dict[str, list[Path]]:
+    """Experiments by system of a comparison's folder, by seed.
 
     Raises:
-        UserError: several decodings and no ``tag``, or a set that was not scored.
+        UserError: no comparison there, or none of a system.
     """
-    found = decodings(exp)
-    if tag is None and len(found) > 1:
-        raise UserError(f"{exp}: {len(found)} decodings; choose one by --inference_tag: {', '.join(found)}")
-    tag = tag or next(iter(found))
-    if tag not in found:
-        raise UserError(f"{exp}: no decoding --inference_tag {tag}; there are {', '.join(found)}")
-    if unknown := [name for name in sets if name not in found[tag]]:
-        raise UserError(f"{exp}/{tag}: set {unknown[0]!r} is not scored; there are {', '.join(found[tag])}")
-    return [_row(system, name, found[tag][name]) for name in sets or found[tag]]
+    notes = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("exp/*/comparison.json")}
+    if not notes:
+        raise UserError(f"--comparison {folder}: no exp/*/comparison.json; give run_comparison.sh's --workdir")
+    names = list(systems) or list(dict.fromkeys(note["system"] for note in sorted(notes.values(), key=_order)))
+    found = {}
+    for name in names:
+        cells = sorted((note["seed"], exp) for exp, note in notes.items() if note["system"] == name)
+        if not cells:
+            there = ", ".join(sorted({note["system"] for note in notes.values()}))
+            raise UserError(f"--systems: no {name} in {folder}; there are {there}")
+        found[name] = [exp for _, exp in cells]
+    return found
 
 
-def _row(system: str, name: str, folder: Path) -> Row:
-    counts = read_result(folder / "result.txt")
-    if counts is None:
-        return Row(system, name, count_trn(folder), "jiwer (from trn)", folder)
-    by_jiwer = (folder / "result.txt").read_text(encoding="utf-8", errors="replace").startswith("Counted by jiwer")
-    return Row(system, name, counts, "jiwer" if by_jiwer else "sclite", folder)
+def _order(note: dict) -> tuple[int, str]:
+    return note["system"] != "ctc", note["system"]
 
 
-def render(rows: list[Row]) -> str:
-    """A table for readers, then one line ``CER SYSTEM SET VALUE`` for each row (a fraction: 0.2514 is 25.14 %)."""
-    head = ("system", "set", "sentences", "chars", "sub", "del", "ins", "CER %", "counted by")
-    cells = [head]
-    for row in rows:
-        c = row.counts
-        numbers = (c.sentences, c.tokens, c.substitutions, c.deletions, c.insertions)
-        cells.append((row.system, row.name, *map(str, numbers), f"{100 * c.rate:.2f}", row.source))
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    lines = [
-        "  ".join(_pad(cell, width, column) for column, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        for line in cells
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    closing = [f"CER {row.system} {row.name} {row.counts.rate:.4f}" for row in rows]
-    return "\n".join([*(line.rstrip() for line in lines), "", *closing])
+def check_seeds(seeds: Mapping[tuple[str, str], int], partial: bool) -> None:
+    """Check that every system has as many seeds on every set.
 
+    Args:
+        seeds: how many, by system and set.
+        partial: whether a difference is allowed.
 
-def _pad(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if 2 <= column <= 7 else cell.ljust(width)
+    Raises:
+        UserError: naming the system that lacks some.
+    """
+    most = max(seeds.values())
+    (system, name), count = min(seeds.items(), key=lambda item: item[1])
+    if count < most and not partial:
+        other = next(key[0] for key, value in seeds.items() if value == most)
+        raise UserError(
+            f"{system} has {count} of {most} seeds on {name} ({other} has all): train the missing cells, or --partial"
+        )
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -105,20 +78,89 @@ def get_parser() -> argparse.ArgumentParser:
         description="Character error rates of scored experiments: a table, then lines 'CER SYSTEM SET VALUE'. "
         "Counts are those of score_cer/result.txt (sclite's, or jiwer's without sclite), else of the trn files.",
     )
-    parser.add_argument("--exp", nargs="+", required=True, metavar="NAME=DIR", help="experiments, e.g. ctc=exp/asr_ctc")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--exp",
+        nargs="+",
+        metavar="NAME=DIR",
+        help="e.g. ctc=exp/asr_ctc; a name given again is another seed",
+    )
+    source.add_argument("--comparison", type=Path, metavar="DIR", help="all cells of run_comparison.sh's --workdir")
+    source.add_argument("--csv", type=Path, metavar="FILE", help="a comparison's results.csv alone: means over seeds")
+    parser.add_argument("--systems", default="", help="systems of the comparison, in this order; default: all")
     parser.add_argument("--sets", default="", help='sets to report, e.g. "dev test"; default: all')
     parser.add_argument("--inference_tag", help="decoding folder, where an experiment has several")
+    parser.add_argument("--partial", action="store_true", help="report systems with fewer seeds than others, too")
+    parser.add_argument("--baseline", metavar="NAME", help="test the difference of every other system from this one")
+    parser.add_argument("--errors", action="store_true", help="where errors lie: homophones, unseen characters, place")
+    parser.add_argument(
+        "--blocks",
+        choices=("speaker", "utterance"),
+        help="standard errors by resampling these [speaker with --baseline]",
+    )
+    parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples [10000]")
     return parser
 
 
+def from_csv(args: argparse.Namespace) -> str:
+    """The report of a CSV file."""
+    for name in ("baseline", "errors", "blocks"):
+        if getattr(args, name):
+            raise UserError(f"--{name}: needs the experiments, not counts: give --exp or --comparison instead of --csv")
+    results = read_results(args.csv)
+    systems = args.systems.split() or list(dict.fromkeys(result.system for result in results))
+    sets = args.sets.split() or list(dict.fromkeys(result.set for result in results))
+    found: dict[tuple[str, str], list[Result]] = {}
+    for key in ((system, name) for name in sets for system in systems):
+        found[key] = [result for result in results if (result.system, result.set) == key]
+        if not found[key]:
+            raise UserError(f"{args.csv}: no {key[0]} on {key[1]}; score it, or choose --systems and --sets")
+    check_seeds({key: len(each) for key, each in found.items()}, args.partial)
+    for name in sets:
+        sizes = {result.characters: result for result in results if result.set == name and result.system in systems}
+        if len(sizes) > 1:
+            one, other = list(sizes.values())[:2]
+            raise UserError(
+                f"{args.csv}: {name} has {one.characters} characters for {one.system} seed {one.seed}, "
+                f"{other.characters} for {other.system} seed {other.seed}: other test sets can't be compared"
+            )
+    rates = {key: [result.cer for result in each] for key, each in found.items()}
+    return f"{means(rates)}\n\n{lines(rates)}"
+
+
+def from_experiments(args: argparse.Namespace) -> str:
+    """The report of experiments."""
+    exps = of_comparison(args.comparison, args.systems.split()) if args.comparison else experiments(args.exp)
+    sets = args.sets.split()
+    rows = {
+        name: [row for exp in each for row in collect(name, exp, sets, args.inference_tag)]
+        for name, each in exps.items()
+    }
+    check_comparable(rows, exps)
+    groups = group([row for each in rows.values() for row in each])
+    check_seeds({key: len(each) for key, each in groups.items()}, args.partial)
+    rates = {key: [row.counts.rate for row in each] for key, each in groups.items()}
+    parts = [render([row for each in rows.values() for row in each])]
+    if any(len(each) > 1 for each in rates.values()):
+        parts.append(means(rates))
+    if args.blocks or args.baseline:
+        parts.append(uncertainty(groups, args.blocks or "speaker", args.resamples))
+    if args.baseline:
+        if lacking := next((name for _, name in groups if (args.baseline, name) not in groups), None):
+            raise UserError(f"--baseline {args.baseline}: not scored on {lacking}; there are {', '.join(exps)}")
+        parts.append(differences(groups, args.baseline, args.blocks or "speaker", args.resamples))
+    if args.errors:
+        first = next(iter(exps.values()))[0]
+        if (tokens := token_list(first)) is None:
+            raise UserError(f"{first}/config.yaml: no such file; --errors reads the token list there")
+        parts.append(errors(groups, tokens))
+    return "\n\n".join([*parts, lines(rates)])
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; raises UserError where something was not scored."""
+    """Run the command; raises UserError where something was not scored or can't be compared."""
     args = get_parser().parse_args(argv)
-    rows = []
-    for word in args.exp:
-        system, equals, folder = word.partition("=")
-        if not (system and equals and folder) or any(character.isspace() for character in system):
-            raise UserError(f"--exp {word}: write NAME=DIR, the name without spaces, e.g. ctc=exp/asr_ctc")
-        rows += collect(system, Path(folder), args.sets.split(), args.inference_tag)
-    print(render(rows))
+    if args.resamples < 100:
+        raise UserError(f"--resamples {args.resamples}: must be at least 100")
+    print(from_csv(args) if args.csv else from_experiments(args))
     return 0

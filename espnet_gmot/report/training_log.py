@@ -37,10 +37,17 @@ class TrainingLog:
     Attributes:
         epochs: the finished ones, in order; of an epoch that was run twice, the later run.
         max_epoch: the last epoch that was asked for; 0 if none has started.
+        stopped: whether ESPnet's early stopping (``patience``) ended the training.
     """
 
     epochs: list[Epoch]
     max_epoch: int
+    stopped: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch has been, or none needed to be; true without any log."""
+        return self.stopped or self.max_epoch == 0 or (bool(self.epochs) and self.epochs[-1].number >= self.max_epoch)
 
     @property
     def seconds(self) -> float:
@@ -52,21 +59,22 @@ def read_training_log(exp: str | Path) -> TrainingLog:
     """Read ``exp``'s train.log and the earlier train.1.log, train.2.log … (the oldest); none is no error."""
     epochs: dict[int, Epoch] = {}
     started: dict[int, datetime] = {}
-    max_epoch = 0
+    max_epoch, stopped = 0, False
     for path in _oldest_first(Path(exp)):
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 found = _LINE.match(line) if "epoch" in line else None
                 if not found:
+                    stopped = stopped or "[Early stopping]" in line
                     continue
                 time = datetime.strptime(f"{found[1]}.{found[2]}", "%Y-%m-%d %H:%M:%S.%f")
                 number = int(found[3])
                 if found[4]:
-                    started[number], max_epoch = time, int(found[4])
+                    started[number], max_epoch, stopped = time, int(found[4]), False
                 else:
                     seconds = (time - started.get(number, time)).total_seconds()
                     epochs[number] = _epoch(number, seconds, found[5])
-    return TrainingLog([epochs[number] for number in sorted(epochs)], max_epoch)
+    return TrainingLog([epochs[number] for number in sorted(epochs)], max_epoch, stopped)
 
 
 def _oldest_first(exp: Path) -> list[Path]:

@@ -1,0 +1,164 @@
+"""Scored experiments, read back and checked: nothing unfinished, nothing missing, nothing that can't be compared."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.report.cer import Counts, Edit, count_trn, edits, read_result, read_trn
+from espnet_gmot.report.training_log import read_training_log
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system on one set.
+
+    Attributes:
+        system, name: of the system and of the set.
+        counts: errors.
+        source: who counted: "sclite", "jiwer", or "jiwer (from trn)".
+        folder: where the counts come from.
+    """
+
+    system: str
+    name: str
+    counts: Counts
+    source: str
+    folder: Path
+
+    @cached_property
+    def references(self) -> dict[str, list[str]]:
+        """Reference by ``speaker-utterance``."""
+        return read_trn(self.folder / "ref.trn")
+
+    @cached_property
+    def alignments(self) -> dict[str, list[Edit]]:
+        """Alignment by ``speaker-utterance``; raises UserError where a hypothesis is missing."""
+        count_trn(self.folder)
+        hypotheses = read_trn(self.folder / "hyp.trn")
+        return {key: edits(reference, hypotheses[key]) for key, reference in self.references.items()}
+
+    def errors(self, keys: Iterable[str]) -> list[int]:
+        """Errors of these sentences."""
+        return [sum(edit.kind != "correct" for edit in self.alignments[key]) for key in keys]
+
+
+def decodings(exp: Path) -> dict[str, dict[str, Path]]:
+    """Scored sets of an experiment.
+
+    Returns:
+        For each decoding folder (ESPnet's inference_tag), the score_cer folder of each set; the validation set,
+        which ESPnet decodes as ``org/SET``, goes by its own name.
+
+    Raises:
+        UserError: nothing has been scored.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for folder in sorted(path.parent for path in exp.glob("*/**/score_cer/ref.trn")):
+        parts = folder.relative_to(exp).parts[:-1]
+        found.setdefault(parts[0], {})["/".join(parts[1:]).removeprefix("org/")] = folder
+    if not found:
+        raise UserError(f"{exp}: no DECODING/SET/score_cer/ref.trn; run stages 12 and 13 first")
+    return found
+
+
+def collect(system: str, exp: Path, sets: Sequence[str], tag: str | None) -> list[Row]:
+    """Rows of one system.
+
+    Args:
+        system: name in the table.
+        exp: experiment folder.
+        sets: sets to report, in order; empty takes all.
+        tag: decoding folder; needed where there are several.
+
+    Raises:
+        UserError: several decodings and no ``tag``, or a set that was not scored.
+    """
+    found = decodings(exp)
+    if tag is None and len(found) > 1:
+        raise UserError(f"{exp}: {len(found)} decodings; choose one by --inference_tag: {', '.join(found)}")
+    tag = tag or next(iter(found))
+    if tag not in found:
+        raise UserError(f"{exp}: no decoding --inference_tag {tag}; there are {', '.join(found)}")
+    if unknown := [name for name in sets if name not in found[tag]]:
+        raise UserError(f"{exp}/{tag}: set {unknown[0]!r} is not scored; there are {', '.join(found[tag])}")
+    return [_row(system, name, found[tag][name]) for name in sets or found[tag]]
+
+
+def _row(system: str, name: str, folder: Path) -> Row:
+    counts = read_result(folder / "result.txt")
+    if counts is None:
+        return Row(system, name, count_trn(folder), "jiwer (from trn)", folder)
+    by_jiwer = (folder / "result.txt").read_text(encoding="utf-8", errors="replace").startswith("Counted by jiwer")
+    return Row(system, name, counts, "jiwer" if by_jiwer else "sclite", folder)
+
+
+def check_finished(exp: Path) -> None:
+    """Check that an experiment's training came to its end, as far as its log tells.
+
+    Raises:
+        UserError: it stopped early.
+    """
+    log = read_training_log(exp)
+    if not log.finished:
+        raise UserError(
+            f"{exp}: trained {len(log.epochs)} of {log.max_epoch} epochs; train on (stage 11 resumes), or leave it out"
+        )
+
+
+def token_list(exp: Path) -> list[str] | None:
+    """The recogniser's tokens; None where the experiment has no config.yaml.
+
+    Raises:
+        UserError: the configuration has none.
+    """
+    config = exp / "config.yaml"
+    if not config.is_file():
+        return None
+    import yaml
+
+    found = yaml.load(config.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    tokens = (found or {}).get("token_list")
+    if not isinstance(tokens, list):
+        raise UserError(f"{config}: no token_list in it; train the experiment (stage 11) first")
+    return [str(token) for token in tokens]
+
+
+def check_comparable(rows: Mapping[str, Sequence[Row]], exps: Mapping[str, Sequence[Path]]) -> None:
+    """Check that experiments can be compared: finished, as many of each system, same tokens, same references.
+
+    Args:
+        rows: by system.
+        exps: experiment folders by system.
+
+    Raises:
+        UserError: naming the experiment that differs from the first one, and in what.
+    """
+    folders = [exp for each in exps.values() for exp in each]
+    for exp in folders:
+        check_finished(exp)
+    known = [(exp, tokens) for exp in folders if (tokens := token_list(exp)) is not None]
+    for exp, tokens in known[1:]:
+        if tokens != known[0][1]:
+            raise UserError(
+                f"{exp}: its token list ({len(tokens)}) isn't that of {known[0][0]} ({len(known[0][1])}); "
+                "compare experiments on the same data"
+            )
+    first: dict[str, Row] = {}
+    for row in (row for each in rows.values() for row in each):
+        _check_same_references(first.setdefault(row.name, row), row)
+
+
+def _check_same_references(first: Row, row: Row) -> None:
+    for one, other in ((first, row), (row, first)):
+        if missing := sorted(one.references.keys() - other.references.keys()):
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise UserError(
+                f"{other.folder}/ref.trn: lacks utterance {missing[0]}{more}, which {one.folder} has: "
+                f"other test sets can't be compared; score both on the same {row.name}"
+            )
+    if other := next((key for key, text in first.references.items() if row.references[key] != text), None):
+        raise UserError(
+            f"{row.folder}/ref.trn: utterance {other} isn't what it is in {first.folder}; score both on one text"
+        )

@@ -1,0 +1,160 @@
+"""Statistics against closed forms, scipy and sclite's own programs."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from espnet_gmot.report.cer import Edit, edits
+from espnet_gmot.report.statistics import bootstrap, matched_pairs, mean_interval
+
+
+def test_interval_is_scipys() -> None:
+    values = [27.5, 28.9, 29.1, 26.4]
+    mean, half = mean_interval(values)
+    low, high = scipy.stats.t.interval(0.95, 3, loc=np.mean(values), scale=scipy.stats.sem(values))
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert mean_interval([3.0])[0] == 3.0 and np.isnan(mean_interval([3.0])[1]) and np.isnan(mean_interval([])[0])
+
+
+def test_bootstrap_error_is_that_of_a_mean() -> None:
+    """Utterances of equal length, each a block: the standard error of a rate is that of a mean, over all tokens."""
+    rng = np.random.default_rng(1)
+    errors = rng.poisson(3.0, (1, 200))
+    found = bootstrap(errors, np.full(200, 10), range(200))
+    assert found.value == errors.sum() / 2000
+    assert found.error == pytest.approx(errors.std() / np.sqrt(200) / 10, rel=0.03)
+    reference = scipy.stats.bootstrap((errors[0] / 10,), np.mean, method="percentile", rng=2).confidence_interval
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), rel=0.02)
+
+
+def test_whole_speakers_are_drawn() -> None:
+    """Utterances that repeat their speaker's error tell no more than one of them would: the error is the speakers'."""
+    per_speaker = np.random.default_rng(2).poisson(3.0, 50)
+    repeated, speakers = np.repeat(per_speaker, 8)[None], np.repeat(np.arange(50), 8)
+    blocks = bootstrap(repeated, np.full(400, 10), list(speakers))
+    alone = bootstrap(per_speaker[None], np.full(50, 10), range(50))
+    assert (blocks.error, blocks.low) == pytest.approx((alone.error, alone.low))
+    assert bootstrap(repeated, np.full(400, 10), range(400)).error < 0.5 * blocks.error
+
+
+def test_the_difference_is_paired() -> None:
+    """Systems that fail on the same sentences differ more surely than their own errors let expect."""
+    rng = np.random.default_rng(3)
+    hard = rng.poisson(4.0, (1, 300)) * 3
+    better, tokens = hard - (rng.random((1, 300)) < 0.2), np.full(300, 20)
+    found = bootstrap(hard, tokens, range(300), better)
+    gain = (hard - better)[0]
+    assert found.value == pytest.approx(gain.mean() / 20)
+    assert found.error == pytest.approx(gain.std() / np.sqrt(300) / 20, rel=0.03)
+    assert found.low > 0 and found.p_value == pytest.approx(2 / 10_001)
+    assert found.error < 0.1 * bootstrap(hard, tokens, range(300)).error
+    assert bootstrap(hard, tokens, range(300), hard).p_value == 1.0
+
+
+def test_seeds_add_their_variance() -> None:
+    """Every seed errs alike everywhere: only the seeds vary, by (n - 1) / n of their variance."""
+    rates = np.array([1.0, 2.0, 4.0, 5.0])
+    found = bootstrap(np.tile(rates[:, None], (1, 30)), np.full(30, 10), range(30))
+    assert found.value == pytest.approx(0.3)
+    assert found.error == pytest.approx(rates.std() / 2 / 10, rel=0.03)
+
+
+def test_p_values_are_uniform_without_a_difference() -> None:
+    rng = np.random.default_rng(4)
+    found = [
+        bootstrap(rng.poisson(3, (1, 60)), np.full(60, 10), range(60), rng.poisson(3, (1, 60)), resamples=500).p_value
+        for _ in range(300)
+    ]
+    assert 0.02 < np.mean(np.array(found) < 0.05) < 0.10
+
+
+def spelt(kinds: str) -> list[Edit]:
+    """An alignment from a word of C, S, D and I."""
+    names = {"C": "correct", "S": "substitution", "D": "deletion", "I": "insertion"}
+    found, place = [], 0
+    for letter in kinds:
+        found.append(Edit(names[letter], place, "x", "y"))
+        place += letter != "I"
+    return found
+
+
+def test_segments_by_hand() -> None:
+    # two right tokens end a segment, one doesn't; insertions stand between tokens
+    first, second = spelt("SCSCCDCCIC"), spelt("CCCCCSCCC")
+    found = matched_pairs([(first, second)])
+    differences = [2, 0, 1]  # S C S | D against S | I
+    assert found.segments == 3 and found.mean == pytest.approx(1.0)
+    statistic = scipy.stats.ttest_1samp(differences, 0).statistic
+    assert found.z == pytest.approx(statistic) and found.p_value == pytest.approx(2 * scipy.stats.norm.sf(statistic))
+    assert matched_pairs([(spelt("CCC"), spelt("CCC"))]).p_value == 1.0
+
+
+def noisy(rng: np.random.Generator, sentence: list[str], rate: float) -> list[str]:
+    """A hypothesis with substitutions, deletions and insertions."""
+    said = []
+    for token in sentence:
+        kind = rng.random() / rate
+        if kind < 1:
+            said.append(f"{rng.integers(15)}")
+        elif kind > 1.3:
+            said += [token] + [f"{rng.integers(15)}"] * (kind < 1.5)
+    return said
+
+
+@pytest.mark.parametrize(("rates", "verdict"), [((0.12, 0.20), "Yes"), ((0.15, 0.15), "No")])
+def test_matched_pairs_are_those_of_sc_stats(tmp_path: Path, rates: tuple[float, float], verdict: str) -> None:
+    """On sclite's own alignments the same segments, mean, deviation and Z; on ours the same verdict."""
+    programs = [shutil.which(name, path="/usr/lib/sctk/bin:/usr/bin") for name in ("sclite", "sc_stats")]
+    if not all(programs):
+        pytest.skip("sclite or sc_stats is not installed (Debian's sctk)")
+    rng = np.random.default_rng(5)
+    refs = {f"S{i % 7}-u{i:03d}": [f"{rng.integers(15)}" for _ in range(rng.integers(4, 21))] for i in range(80)}
+    texts = [refs, *({key: noisy(rng, text, rate) for key, text in refs.items()} for rate in rates)]
+    for name, sentences in zip(("ref", "a", "b"), texts, strict=True):
+        lines = "".join(f"{' '.join(text)}\t({key})\n" for key, text in sentences.items())
+        (tmp_path / f"{name}.trn").write_text(lines)
+    scored = ""
+    for name in ("a", "b"):
+        command = [
+            programs[0],
+            "-r",
+            "ref.trn",
+            "trn",
+            "-h",
+            f"{name}.trn",
+            "trn",
+            name,
+            "-i",
+            "rm",
+            "-o",
+            "sgml",
+            "stdout",
+        ]
+        scored += subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    command = [programs[1], "-p", "-t", "mapsswe", "-v", "-n", "both"]
+    subprocess.run(command, cwd=tmp_path, input=scored, capture_output=True, text=True, check=True)
+    told = (tmp_path / "both.stats.mapsswe").read_text(errors="replace")  # it prints raw bytes, too
+    numbers = re.search(
+        r"# segs: (\d+)\).*mean: ([-\d.]+)\) \(std dev: ([\d.]+)\) \(Z Stat: ([-\d.]+)\) \(Stat Diff: (\w+)", told
+    )
+    theirs = [aligned_by_sclite(part) for part in scored.split("</SYSTEM>")[:2]]
+    found = matched_pairs([(theirs[0][key], theirs[1][key]) for key in theirs[0]])
+    assert len(theirs[0]) == 80 and f"{found.segments}" == numbers[1]
+    assert [f"{value:.3f}" for value in (found.mean, found.deviation, found.z)] == list(numbers.groups()[1:4])
+    ours = matched_pairs([(edits(refs[key], texts[1][key]), edits(refs[key], texts[2][key])) for key in refs])
+    assert numbers[5] == verdict == ("Yes" if ours.p_value < 0.05 else "No") and ours.z == pytest.approx(
+        found.z, abs=0.4
+    )
+
+
+def aligned_by_sclite(sgml: str) -> dict[str, list[Edit]]:
+    """Alignments of sclite's SGML."""
+    found = {}
+    for key, body in re.findall(r'<PATH id="\((\S+)\)"[^>]*>\n(.*?)\n</PATH>', sgml, re.S):
+        found[key] = spelt("".join(word[0] for word in body.split(":")))
+    return found
