@@ -2,9 +2,11 @@
 
 import argparse
 import difflib
+import math
 from collections.abc import Sequence
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.kaldi.wav import sampling_rate
 
 # name, default, help; a default of True or False makes a true/false option, an int a whole number
 _OPTIONS: tuple[tuple[str, str | int | bool, str], ...] = (
@@ -121,6 +123,22 @@ _CHOICES = {
     "token_type": ("char", "word", "bpe"),
     "bpemode": ("unigram", "bpe"),
 }
+# the least and the largest value of numbers, both included; min_wav_duration and the like stay the text that was given
+_RANGES: dict[str, tuple[float, float]] = {
+    "ngpu": (0, math.inf),
+    "nj": (1, math.inf),
+    "inference_nj": (1, math.inf),
+    "min_wav_duration": (0, math.inf),
+    "max_wav_duration": (0, math.inf),
+    "max_bad": (0, math.inf),
+    "nbpe": (1, math.inf),
+    "bpe_input_sentence_size": (0, math.inf),
+    "bpe_char_cover": (0.98, 1),  # what sentencepiece takes
+    "batch_size": (1, math.inf),
+    "asr_speech_fold_length": (1, math.inf),
+    "asr_text_fold_length": (1, math.inf),
+    "lm_fold_length": (1, math.inf),
+}
 # run.sh's own options: it passes on what it doesn't know, so a misspelt one ends here
 _RUN_SH = ("espnet_root", "workdir", "data", "data_url", "max_utts", "teacher", "teacher_layer", "teacher_mode")
 _RUN_SH += ("teacher_opts", "teacher_name", "frontend_model", "frontend_layer", "frontend_opts")
@@ -147,7 +165,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     for name, default, text in _OPTIONS:
         shown = str(default).lower() if isinstance(default, bool) else default
-        kind = _boolean if isinstance(default, bool) else int if isinstance(default, int) else str
+        kind = _boolean if isinstance(default, bool) else _whole if isinstance(default, int) else str
         suffix = f" (default: {shown})" if shown != "" else ""
         parser.add_argument(
             f"--{name}", type=kind, default=default, choices=_CHOICES.get(name), metavar="X", help=text + suffix
@@ -177,7 +195,36 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             if "ngram" in name:
                 raise UserError(f"--{name} {getattr(args, name)}: needs kenlm and asr.sh; give --espnet_root DIR")
             raise UserError(f"--{name} {getattr(args, name)}: only asr.sh can do this; give --espnet_root DIR")
+    _check_numbers(args)
     return args
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Every number within its range, before the first stage runs."""
+    defaults = {name: default for name, default, _ in _OPTIONS}
+    for name, (low, high) in _RANGES.items():
+        _within(f"--{name}", getattr(args, name), low, high, defaults[name])
+    if float(args.min_wav_duration) >= float(args.max_wav_duration):
+        raise UserError(
+            f"--min_wav_duration {args.min_wav_duration}: not below --max_wav_duration {args.max_wav_duration}, so "
+            "that no utterance would be left; give seconds, such as 0.1 and 20"
+        )
+    sampling_rate(args.fs, "--fs")
+    for factor in args.speed_perturb_factors.split():
+        _within("--speed_perturb_factors", factor, 0.1, 10, "0.9 1.0 1.1")
+
+
+def _within(option: str, value: str | int, low: float, high: float, example: str | int) -> None:
+    """A number, or text that is one, from `low` to `high`."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if low <= number <= high and math.isfinite(number):
+        return
+    whole = "a whole number" if isinstance(value, int) else "a number"
+    room = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+    raise UserError(f"{option} {value}: give {whole} {room}, such as {example}")
 
 
 def _pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
@@ -200,6 +247,13 @@ def _pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
                 raise UserError(f"--{name}: give a value")
         pairs.append((name, value))
     return pairs
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number; give one such as 1") from error
 
 
 def _boolean(text: str) -> bool:

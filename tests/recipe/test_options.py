@@ -23,7 +23,28 @@ def test_values_may_look_like_options() -> None:
         (["--asr_confg", "x"], r"--asr_confg: no such option; did you mean --asr_config\?"),
         (["--teachr", "x"], r"did you mean --teacher\?"),
         (["--stage"], "--stage: give a value"),
-        (["--stage", "one"], "--stage: invalid int value: 'one'"),
+        (["--stage", "one"], "--stage: 'one' is no whole number; give one such as 1"),
+        (["--nj", "4.5"], "--nj: '4.5' is no whole number"),
+        (["--nj", "-3"], "--nj -3: give a whole number of at least 1, such as 32"),
+        (["--inference_nj", "0"], "--inference_nj 0: give a whole number of at least 1, such as 32"),
+        (["--ngpu", "-1"], "--ngpu -1: give a whole number of at least 0, such as 1"),
+        (["--nbpe", "0"], "--nbpe 0: give a whole number of at least 1, such as 30"),
+        (["--batch_size", "0"], "--batch_size 0: give a whole number of at least 1"),
+        (["--max_bad", "-1"], "--max_bad -1: give a whole number of at least 0"),
+        (["--min_wav_duration", "abc"], "--min_wav_duration abc: give a number of at least 0, such as 0.1"),
+        (["--max_wav_duration", "nan"], "--max_wav_duration nan: give a number of at least 0, such as 20"),
+        (
+            ["--min_wav_duration", "5", "--max_wav_duration", "5"],
+            "--min_wav_duration 5: not below --max_wav_duration 5",
+        ),
+        (["--bpe_char_cover", "2"], "--bpe_char_cover 2: give a number from 0.98 to 1, such as 1.0"),
+        (
+            ["--speed_perturb_factors", "0.9 fast"],
+            "--speed_perturb_factors fast: give a number from 0.1 to 10, such as 0.9",
+        ),
+        (["--speed_perturb_factors", "-1"], "--speed_perturb_factors -1: give a number from 0.1"),
+        (["--fs", "fast"], "--fs: 'fast' is no sampling rate; write 16k or 16000"),
+        (["--fs", "0"], "--fs: '0' is no sampling rate"),
         (["--use_lm", "yes"], "'yes' is neither true nor false"),
         (["--token_type", "chars"], "--token_type: invalid choice: 'chars'"),
         (["train"], "'train': every argument is an option"),
@@ -35,6 +56,12 @@ def test_values_may_look_like_options() -> None:
 def test_bad_options(argv: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse(argv)
+
+
+def test_numbers_at_their_bounds_are_taken_as_they_are_written() -> None:
+    args = parse(["--nj", "1", "--ngpu", "0", "--min_wav_duration", "0", "--max_wav_duration", "1e3", "--fs", "8k"])
+    assert (args.nj, args.ngpu, args.min_wav_duration, args.max_wav_duration, args.fs) == (1, 0, "0", "1e3", "8k")
+    assert parse(["--speed_perturb_factors", "0.9 1.0 1.1"]).speed_perturb_factors == "0.9 1.0 1.1"
 
 
 @pytest.mark.parametrize(
