@@ -40,6 +40,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         args = self.args
+        for name in ("dumpdir", "expdir"):
+            if "," in getattr(args, name) or "\n" in getattr(args, name):
+                raise UserError(f"--{name} {getattr(args, name)!r}: ESPnet splits data streams at commas; give another")
         self._name_sets()
         self.dump = Path(args.dumpdir) / args.feats_type
         lists = Path("data") / ("token_list" if args.lang == "noinfo" else f"{args.lang}_token_list")

@@ -12,6 +12,7 @@ from espnet_gmot.kaldi.wav import sampling_rate
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
 from espnet_gmot.recipe.jobs import Job, TrainingEcho, cores, run_one, run_parts, sensible_parts, versions
 from espnet_gmot.recipe.layout import Layout
+from espnet_gmot.recipe.streams import check_streams
 
 TRAIN = "espnet2.bin.asr_train"
 
@@ -55,6 +56,7 @@ def write_resume_script(layout: Layout, directory: Path, stage: int) -> None:
 
 def collect_stats(layout: Layout) -> None:
     """Stage 10: shapes of all training and validation data, and the features' mean and variance."""
+    check_streams(layout, audio=True)
     args, logs = layout.args, layout.asr_stats / "logdir"
     keys = [layout.dump / name / layout.speech(layout.dump / name)[0] for name in (layout.train_set, layout.valid_set)]
     parts = min(sensible_parts(args.nj), *map(count_lines, keys))
@@ -152,6 +154,7 @@ def require_same_tokens(directory: Path, token_list: Path) -> None:
 def train(layout: Layout) -> None:
     """Stage 11: train, or continue an interrupted training; a finished one is left alone."""
     require_same_tokens(layout.asr_exp, layout.token_list)
+    check_streams(layout)
     write_resume_script(layout, layout.asr_exp, 11)
     options = tuple(training_options(layout))
     run_training(Job(TRAIN, options, layout.asr_exp / "train.log", needed_gpus=layout.args.ngpu), layout.asr_exp)

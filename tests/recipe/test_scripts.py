@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,26 @@ def test_teacher_splits_the_stages(shell: Shell) -> None:
         "path.sh",
         "cmd.sh",
     }
+
+
+def test_paths_with_spaces_and_quotes(shell: Shell) -> None:
+    (shell.folder / "a plm's").mkdir()
+    (shell.folder / "my dump/raw/train_sp").mkdir(parents=True)
+    options = ["--workdir", "my work", "--teacher", "a plm's", "--stage", "10", "--dumpdir", f"{shell.folder}/my dump"]
+    for name in ("train_sp", "dev"):
+        (shell.folder / "my dump/raw" / name).mkdir(parents=True, exist_ok=True)
+        (shell.folder / "my dump/raw" / name / "text").touch()
+    shell.run("run.sh", *options)
+    shell.run("run.sh", *options, "--teacher_mode", "online")
+    train, valid, archive, online = (words for words, *_ in shell.calls())
+    assert last(train, "--model") == last(valid, "--model") == f"{shell.folder}/a plm's"
+    assert shlex.split(last(archive, "--asr_args"))[1:4:2] == [
+        f"{shell.folder}/my dump/raw/{name}/teacher/teacher.scp,teacher,kaldi_ark" for name in ("train_sp", "dev")
+    ]
+    assert shlex.split(last(online, "--asr_args"))[1] == f"gmot_conf.teacher={shell.folder}/a plm's"
+    for name in ("dumpdir", "workdir", "teacher"):
+        message = shell.run("run.sh", "--espnet_root", "x", f"--{name}", "a b", fails=True)
+        assert f"--{name} 'a b': asr.sh splits words at spaces" in message
 
 
 def test_bad_utterances_are_the_users_choice(shell: Shell) -> None:

@@ -152,6 +152,16 @@ if [ -n "${teacher}" ] && [ -z "${asr_tag}${asr_exp}" ]; then
     asr_tag=$(basename "${asr_config}" .yaml)_${feats_type}_${lang}_${token_type}${sp}
 fi
 
+if [ -n "${espnet_root}" ]; then
+    for name in dumpdir workdir teacher asr_config inference_config nlsyms_txt; do
+        [[ "${!name}" != *[[:space:]]* ]] || \
+            fail "--${name} '${!name}': asr.sh splits words at spaces; give a path without, or leave out --espnet_root"
+    done
+fi
+quoted() { # one word of asr_args; the engine in Python reads quotes
+    if [[ "$1" == *[[:space:]\'\"\\]* ]]; then printf "'%s'" "${1//\'/\'\"\'\"\'}"; else printf '%s' "$1"; fi
+}
+
 # ---- paths are relative to where run.sh was called; the rest happens in the work folder
 for name in espnet_root data teacher frontend_model asr_config inference_config nlsyms_txt; do
     if [ -n "${!name}" ]; then printf -v "${name}" '%s' "$(absolute "${!name}")"; fi
@@ -245,7 +255,7 @@ if [ "${teacher_mode}" = online ]; then
     elif [ -n "${teacher_layer}" ]; then
         layers+=" --model_conf gmot_conf.teacher_layer=${teacher_layer}"
     fi
-    engine "--model_conf gmot_conf.teacher=${teacher} ${layers} ${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"
+    engine "--model_conf $(quoted "gmot_conf.teacher=${teacher}") ${layers} ${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"
     exit 0
 fi
 
@@ -279,7 +289,7 @@ for dset in "train ${train_set}${sp}" "valid ${valid_set}"; do
     if [[ "${teacher_opts}" =~ --normalise[\ =]+(centre|whiten) ]]; then
         stats=(--stats "${features}") # the training set's serve for the valid set
     fi
-    streams+="--${dset% *}_data_path_and_name_and_type ${features}/teacher.scp,teacher,kaldi_ark "
+    streams+="--${dset% *}_data_path_and_name_and_type $(quoted "${features}/teacher.scp,teacher,kaldi_ark") "
 done
 width=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["width"])' "${features}/teacher.json")
 if [ ${#stats[@]} -gt 0 ]; then

@@ -1,0 +1,67 @@
+"""Stages 10 and 11 read several tables side by side: whether they belong together is checked before ESPnet starts."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.kaldi.tables import read_table
+from espnet_gmot.kaldi.wav import count_samples
+from espnet_gmot.recipe.layout import Layout
+
+_BY_UTTERANCE = ("kaldi_ark", "sound", "npy", "text", "text_int", "text_float", "csv_int", "csv_float")
+"""ESPnet's types of data whose file is a table of utterances."""
+
+
+def check_streams(layout: Layout, *, audio: bool = False) -> None:
+    """Check that every stream of training and validation data holds all of the set's utterances.
+
+    Args:
+        layout: the experiment; streams of its asr_args count too.
+        audio: check the headers of plain wav files as well, which ESPnet reads itself where another than this engine
+            formatted them.
+
+    Raises:
+        UserError: a stream lacks utterances, or wavs are cut short; counts them and names the file and the first.
+    """
+    for split, name in (("train", layout.train_set), ("valid", layout.valid_set)):
+        directory = layout.dump / name
+        scp, kind = layout.speech(directory)
+        speech = read_table(directory / scp)
+        for path in (str(directory / "text"), *more_streams(layout.args.asr_args, split)):
+            table = read_table(path)
+            if lacking := sorted(speech.keys() - table.keys()):
+                fix = "run dump-teacher for this text again" if Path(path).name == "teacher.scp" else "make it again"
+                raise UserError(
+                    f"{path}: lacks {len(lacking)} of the {len(speech)} utterances of {directory / scp}, the first is "
+                    f"{lacking[0]}; {fix}"
+                )
+        if audio and kind == "sound":
+            _check_audio(directory / scp, speech)
+
+
+def more_streams(options: str, split: str) -> Iterator[str]:
+    """Tables that ``asr_args`` adds to the training (``train``) or validation (``valid``) data."""
+    name = f"--{split}_data_path_and_name_and_type"
+    words = iter(shlex.split(options))
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option == name:
+            fields = (value if equals else next(words, "")).split(",")
+            if len(fields) == 3 and fields[2] in _BY_UTTERANCE:
+                yield fields[0]
+
+
+def _check_audio(scp: Path, sources: dict[str, str]) -> None:
+    bad = {}
+    for key, source in sources.items():
+        try:
+            count_samples(source)
+        except UserError as error:
+            bad[key] = str(error)
+    if bad:
+        first = min(bad)
+        raise UserError(
+            f"{scp}: {len(bad)} of {len(sources)} recordings can't be used, the first is {first}: {bad[first]}; or run "
+            "stages 3 and 4 here, with --max_bad"
+        )
