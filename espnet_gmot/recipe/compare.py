@@ -372,8 +372,8 @@ def _epochs(system: System, epochs: int | None) -> System:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; raises UserError on bad options, or after the rest when a cell failed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by an exception, so that the cells are ended too
     args, others = parse(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by an exception, so that the cells are ended too
     try:
         with writing():
             failures = Comparison(args, others).run()

@@ -10,6 +10,7 @@ from espnet_gmot.report.scored import Row
 from espnet_gmot.report.statistics import Bootstrap, bootstrap, matched_pairs, mean_interval
 
 _FEWEST_BLOCKS = 10  # fewer can't be resampled sensibly
+_SEEDS = ", and of seeds where there are several; errors by plain edit distance"
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
@@ -99,7 +100,7 @@ def uncertainty(groups: Mapping[tuple[str, str], Sequence[Row]], blocks: str, re
         found = resampled(rows, blocks, resamples)
         numbers = (100 * value for value in (found.value, found.error, found.low, found.high))
         body.append((system, name, *(f"{number:.2f}" for number in numbers)))
-    title = f"Standard errors: {resamples} bootstrap resamples of {blocks}s, and of seeds where there are several\n"
+    title = f"Standard errors: {resamples} bootstrap resamples of {blocks}s{_SEEDS}\n"
     return title + table(("system", "set", "CER %", "std. error", "95 % from", "to"), body, range(2, 6))
 
 
@@ -116,7 +117,7 @@ def differences(groups: Mapping[tuple[str, str], Sequence[Row]], base: str, bloc
         numbers = (100 * value for value in (found.value, found.low, found.high))
         body.append((system, name, *(f"{number:+.2f}" for number in numbers), f"{found.p_value:.4f}", ", ".join(pairs)))
     head = ("system", "set", f"CER % – {base}'s", "95 % from", "to", "p", "p by matched pairs, for each seed")
-    title = f"Differences: {resamples} paired bootstrap resamples of {blocks}s, and of seeds where there are several\n"
+    title = f"Differences: {resamples} paired bootstrap resamples of {blocks}s{_SEEDS}\n"
     return title + table(head, body, range(2, 6))
 
 
