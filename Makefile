@@ -1,4 +1,4 @@
-# make env | demo | test | lint | bench | docs | clean        (PYTHON=python3.11 chooses the interpreter)
+# make env | demo | test | lint | bench | docs | matrix | floors | clean        (PYTHON=python3.11 chooses the interpreter)
 PYTHON ?= python3
 VENV ?= .venv
 # A machine without a GPU wants torch's CPU build; say where your pip finds one: make env TORCH='torch==2.13.0 --index-url …'
@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install --progress-bar off -q
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test lint bench docs clean
+.PHONY: help env demo test lint bench docs matrix floors clean
 help:
 	@sed -n 's/^# make/make/p; s/^## //p' Makefile
 
@@ -58,6 +58,14 @@ bench: env
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
+## matrix every set-up of docs/espnet_lines.md that has no result yet, one environment each; hours (ROW='--row NAME' for one)
+matrix:
+	$(PYTHON) -m tests.matrix $(ROW)
+
+## floors the lower bounds that setup.cfg declares, in an environment of their own
+floors:
+	$(PYTHON) -m tests.matrix --floors
+
 ## clean  remove the environment and what the demo made
 clean:
-	rm -rf $(VENV) site demo mini build *.egg-info
+	rm -rf $(VENV) .matrix site demo mini build *.egg-info

@@ -40,14 +40,32 @@ COMMANDS = {
 }
 
 
+#: command -> the extra that has all it imports, where that isn't ``recipe``; "" needs none
+EXTRAS = {"doctor": "", "report": "", "dump-teacher": "teacher", "pretrain-plm": "teacher", "demo-corpus": "demo"}
+
+
+def advice(name: str) -> str:
+    """How to get what a command lacks.
+
+    Args:
+        name: of the command.
+    """
+    extra = EXTRAS.get(name, "recipe")
+    get = f"pip install 'espnet_gmot[{extra}]' (in a clone: activate what `make env` makes); " if extra else ""
+    return f"{get}`python3 -m espnet_gmot doctor` tells more"
+
+
 def usage() -> str:
-    """The help text that lists every command."""
-    rows = "\n".join(f"  {name:15}{what}" for name, (_, what) in COMMANDS.items())
+    """The help text that lists every command, and the extra that each needs."""
+    rows = "\n".join(
+        f"  {name:15}{what}" + (f" [{extra}]" if (extra := EXTRAS.get(name, "recipe")) else "")
+        for name, (_, what) in COMMANDS.items()
+    )
     return (
         "usage: python3 -m espnet_gmot COMMAND [OPTIONS]     (COMMAND --help tells more)\n"
         "       python3 -m espnet_gmot -m MODULE [ARGS]      run an ESPnet module with the plugin registered\n"
         "       python3 -m espnet_gmot SCRIPT.py [ARGS]      run a script likewise\n\n"
-        f"commands:\n{rows}"
+        f"commands, [with the extra that they need: pip install 'espnet_gmot[recipe]']:\n{rows}"
     )
 
 
@@ -123,8 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if name not in COMMANDS or (error.name or "espnet_gmot").startswith("espnet_gmot"):
             raise
-        advice = "activate the environment that `make env` makes, or see `python3 -m espnet_gmot doctor`"
-        print(f"espnet_gmot {name}: error: {sys.executable} has no {error.name}: {advice}", file=sys.stderr)
+        print(f"espnet_gmot {name}: error: {sys.executable} has no {error.name}: {advice(name)}", file=sys.stderr)
         return 1
     except UserError as error:
         where = f"espnet_gmot {name}" if name in COMMANDS else "espnet_gmot"

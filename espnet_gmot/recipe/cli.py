@@ -17,6 +17,7 @@ from espnet_gmot.recipe.decode import decode
 from espnet_gmot.recipe.format import check_leaks, filter_set, format_set, write_lm_text
 from espnet_gmot.recipe.jobs import Job as EspnetJob
 from espnet_gmot.recipe.jobs import cores, run_one
+from espnet_gmot.recipe.lay import lay
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.results_md import write_results
 from espnet_gmot.recipe.speed import perturb_training_set
@@ -139,6 +140,11 @@ def run(argv: list[str]) -> None:
     Raises:
         UserError: bad options, missing files or a failed stage.
     """
+    if argv[:1] == ["--init"]:
+        if len(argv) != 2:
+            raise UserError("--init: give the folder to write, and nothing else")
+        print(f"{argv[1]}: {', '.join(lay(Path(argv[1])))}; next: cd {shlex.quote(argv[1])} && ./run.sh --help")
+        return
     words = shlex.join(["python3", "-m", "espnet_gmot", "recipe", *argv])
     layout = Layout(options.parse(argv), f". ./path.sh && {words}" if Path("path.sh").is_file() else words)
     start = time.perf_counter()

@@ -146,7 +146,9 @@ _STAGES = """stages:
   1 local/data.sh          2 speed perturbation    3 format audio or features    4 drop short, long and empty
   5 token list             6-8 language model      10 statistics                 11 training
   12 decoding              13 scoring              14 packing
-Names, folders and files are asr.sh's: an experiment begun with one engine can be continued with the other."""
+Names, folders and files are asr.sh's: an experiment begun with one engine can be continued with the other.
+
+Without a clone: `python3 -m espnet_gmot recipe --init DIR` writes run.sh, conf/ and local/ into DIR."""
 
 
 def names() -> set[str]:

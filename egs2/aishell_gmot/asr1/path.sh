@@ -2,7 +2,11 @@
 # Sourced by run.sh, asr.sh and local/*.sh: which python3, and where espnet_gmot is.
 
 _recipe=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
-GMOT_ROOT=${_recipe%/egs2/*}
+# the clone that this recipe lies in; a recipe laid down by `recipe --init` lies in none, and uses what is installed
+GMOT_ROOT=
+case "${_recipe}" in
+    */egs2/*) [ ! -f "${_recipe%/egs2/*}/espnet_gmot/launcher.py" ] || GMOT_ROOT=${_recipe%/egs2/*} ;;
+esac
 export GMOT_ROOT
 export LC_ALL=C
 export PYTHONIOENCODING=UTF-8
@@ -27,13 +31,13 @@ fi
 if [ -d utils ]; then
     export PATH=${PWD}/utils:${PATH}
 fi
-if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ] && [ -x "${GMOT_ROOT}/.venv/bin/python3" ]; then
+if [ -n "${GMOT_ROOT}" ] && [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ] && [ -x "${GMOT_ROOT}/.venv/bin/python3" ]; then
     export PATH=${GMOT_ROOT}/.venv/bin:${PATH}
 fi
 # Debian keeps sclite here
 export PATH=${PATH}:/usr/lib/sctk/bin
-case ":${PYTHONPATH:-}:" in
-    *":${GMOT_ROOT}:"*) ;;
+case "${GMOT_ROOT:+:${PYTHONPATH:-}:}" in
+    "" | *":${GMOT_ROOT}:"*) ;;
     *) export PYTHONPATH=${GMOT_ROOT}${PYTHONPATH:+:${PYTHONPATH}} ;;
 esac
 unset _recipe
