@@ -14,6 +14,8 @@ from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.token_list import tokenizer
 from espnet_gmot.report.cer import Counts, align, read_trn, summary_tables
 
+_SIGNS = str.maketrans("{};*", "｛｝；＊")
+_PARENTHESES = str.maketrans("()", "[]")
 KINDS = {"char": "cer", "word": "wer", "bpe": "ter"}
 """Units that are scored, and the names of their error rates."""
 
@@ -65,8 +67,16 @@ def write_trn(layout: Layout, unit: str, data: Path, decoded: Path, folder: Path
 def write_trn_file(
     path: Path, texts: Mapping[str, str], speakers: Mapping[str, str], tokenize: Callable[[str], list[str]]
 ) -> None:
-    """Write one trn file, sorted by utterance."""
-    write_text(path, "".join(f"{' '.join(tokenize(texts[key]))}\t({speakers[key]}-{key})\n" for key in sorted(texts)))
+    """Write one trn file, sorted by utterance.
+
+    What sclite takes for its own signs is written in full-width forms: braces (alternatives, or a crash), a lone ``@``
+    (nothing), ``;;`` and ``**`` (comments); parentheses in ids become square brackets.
+    """
+    lines = []
+    for key in sorted(texts):
+        words = " ".join("＠" if token == "@" else token.translate(_SIGNS) for token in tokenize(texts[key]))
+        lines.append(f"{words}\t({f'{speakers[key]}-{key}'.translate(_PARENTHESES)})\n")
+    write_text(path, "".join(lines))
 
 
 def score_folder(folder: Path, options: str = "") -> str:
