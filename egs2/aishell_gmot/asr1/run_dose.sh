@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Dose and response: does CER fall with what the teacher knows? Teachers that read more and more text, and controls.
+set -e
+set -u
+set -o pipefail
+
+recipe=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+help_message="Usage: $0 --workdir DIR [OPTIONS]
+
+Trains the recogniser of make demo (synthetic Mandarin) with teachers of one size and one number of updates that differ in the
+text that they read, and compares CER (run_comparison.sh: resumable, the test set scored once, with --final).
+
+  none       random weights                         own        the transcripts of the training set
+  x3 x10 x30 + 2, 9, 29 times as much domain text   permuted   x10, each character with another one's rows
+
+  --workdir DIR     where everything goes
+  --doses NAMES     teachers [none own x3 x10 x30 permuted]
+  --presets NAMES   systems for each teacher [gmot]
+  --seeds SEEDS     [0 1 2 3 4]
+  --epochs N        of every cell [24]; ctc-long, without transfer, has half as many again: the same time and more
+  --updates N       of every teacher [1240]
+  --jobs N          cells at a time [2]
+  --final           score the test set, when all cells are finished"
+
+fail() {
+    echo "run_dose.sh: error: $*" >&2
+    exit 1
+}
+
+workdir=
+doses="none own x3 x10 x30 permuted"
+presets="gmot"
+seeds="0 1 2 3 4"
+epochs=24
+updates=1240
+jobs=2
+final=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h|--help) echo "${help_message}"; exit 0 ;;
+        --final) final=(--final); shift ;;
+        --workdir|--doses|--presets|--seeds|--epochs|--updates|--jobs)
+            [ $# -ge 2 ] || fail "$1: give a value"
+            printf -v "${1#--}" '%s' "$2"; shift 2 ;;
+        *) fail "$1: no such option; see --help" ;;
+    esac
+done
+[ -n "${workdir}" ] || fail "--workdir: give a folder"
+mkdir -p "${workdir}"
+workdir=$(cd "${workdir}" && pwd)
+# shellcheck disable=SC1091
+. "${recipe}/path.sh"
+
+options=(--workdir "${workdir}" --data "${workdir}/corpus/data_aishell.tgz" --ngpu 0 --nj 2 --inference_nj 1)
+options+=(--speed_perturb_factors "" --audio_format wav.ark --feats_normalize utterance_mvn)
+python3 -m espnet_gmot demo-corpus --out "${workdir}/corpus" --domain 17400
+[ -f "${workdir}/data/zh_token_list/char/tokens.txt" ] || \
+    "${recipe}/run.sh" "${options[@]}" --asr_config "${recipe}/conf/demo_ctc.yaml" --stop_stage 5
+
+teachers=
+text=${workdir}/corpus/train_text.txt
+cut -d' ' -f2- "${workdir}/data/train/text" > "${text}"
+for dose in ${doses}; do
+    folder=${workdir}/plm/${dose}
+    teachers+="${dose}=${folder} "
+    pretrain=(python3 -m espnet_gmot pretrain-plm --out "${folder}" --layers 3 --width 128)
+    case "${dose}" in
+        none) "${pretrain[@]}" --text "${text}" "${workdir}/corpus/domain_text.txt" --steps 1 --lr 1e-9 ;;
+        own) "${pretrain[@]}" --text "${text}" --steps "${updates}" ;;
+        x[0-9]*)
+            more=${workdir}/corpus/domain_${dose}.txt
+            head -n $(( (${dose#x} - 1) * $(wc -l < "${text}") )) "${workdir}/corpus/domain_text.txt" > "${more}"
+            "${pretrain[@]}" --text "${text}" "${more}" --steps "${updates}" ;;
+        permuted)
+            [ -d "${workdir}/plm/x10" ] || fail "--doses '${doses}': permuted is made from x10: name x10 before it"
+            python3 "${recipe}/local/permute_teacher.py" "${workdir}/plm/x10" "${folder}" ;;
+        *) fail "--doses: '${dose}' is none of none, own, x3 …, permuted" ;;
+    esac
+done
+
+systems="ctc=ctc:max_epoch=${epochs} ctc-long=ctc:max_epoch=$(( epochs * 3 / 2 ))"
+for preset in ${presets}; do
+    for dose in ${doses}; do
+        systems+=" ${preset}-${dose}=gmot@${dose}:preset=${preset},max_epoch=${epochs}"
+    done
+done
+"${recipe}/run_comparison.sh" "${options[@]}" --stage 6 --teachers "${teachers}" --systems "${systems}" \
+    --other_budget ctc-long --config_prefix "${recipe}/conf/demo_" --seeds "${seeds}" \
+    --jobs "${jobs}" "${final[@]}"
