@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from espnet2.tasks.asr import ASRTask
+from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from espnet2.train.dataset import ESPnetDataset
 
 from espnet_gmot.config import PRESETS, GMOTConfig
@@ -99,17 +101,21 @@ class Observer:
         exp: experiment folder, with ``config.yaml``; relative paths in it are read from where it was trained.
         model_file: parameters, by default the first of ``*.ave.pth``, ``*.best.pth`` and ``latest.pth``.
         teacher: folder or hub name of the PLM, where neither the experiment nor its archives tell.
+        initial: the model as its training began, from the experiment's seed, instead of trained parameters.
 
     Raises:
         UserError: no such experiment or parameters.
     """
 
-    def __init__(self, exp: str | Path, model_file: str | None = None, teacher: str | None = None) -> None:
+    def __init__(
+        self, exp: str | Path, model_file: str | None = None, teacher: str | None = None, *, initial: bool = False
+    ) -> None:
         register()
         self.exp = Path(exp)
         if not (self.exp / "config.yaml").is_file():
             raise UserError(f"{exp}: no config.yaml; give the folder of a trained experiment, such as exp/asr_gmot")
-        self.file = _parameters(self.exp, model_file)
+        self.file = None if initial else _parameters(self.exp, model_file)
+        set_all_random_seed(yaml.safe_load((self.exp / "config.yaml").read_text(encoding="utf-8")).get("seed", 0))
         self.model, self.args = ASRTask.build_model_from_file(self.exp / "config.yaml", self.file)
         self.model.eval()
         self.preprocess = ASRTask.build_preprocess_fn(self.args, train=False)
@@ -118,6 +124,14 @@ class Observer:
         self.rate = sampling_rate((self.args.frontend_conf or {}).get("fs", 16000), "frontend_conf.fs")
         self.raw = self.args.input_size is None
         self._teacher_name, self._plm = teacher, None
+
+    def centre_as(self, other: "Observer") -> None:
+        """Take over another's running mean of the teacher's features, which knows nothing before training."""
+        mine, theirs = (
+            [module for module in each.model.modules() if isinstance(module, GMOTLoss)] for each in (self, other)
+        )
+        for here, there in zip(mine, theirs, strict=True):
+            here.teacher_mean.copy_(there.teacher_mean)
 
     def recorded(self, directory: str | Path, utterance: str, frame_shift: float | None = None) -> Observation:
         """Observe an utterance of a data directory (``dump/raw/dev``).

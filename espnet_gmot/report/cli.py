@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.report import html
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.scored import check_comparable, collect, token_list
 from espnet_gmot.report.tables import differences, errors, group, lines, means, render, uncertainty
@@ -99,6 +101,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="standard errors by resampling these [speaker with --baseline]",
     )
     parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples [10000]")
+    html.add_options(parser)
     return parser
 
 
@@ -124,6 +127,8 @@ def from_csv(args: argparse.Namespace) -> str:
                 f"{args.csv}: {name} has {one.characters} characters for {one.system} seed {one.seed}, "
                 f"{other.characters} for {other.system} seed {other.seed}: other test sets can't be compared"
             )
+    if args.html:
+        html.write(args, {}, {}, [result for each in found.values() for result in each])
     rates = {key: [result.cer for result in each] for key, each in found.items()}
     return f"{means(rates)}\n\n{lines(rates)}"
 
@@ -139,6 +144,8 @@ def from_experiments(args: argparse.Namespace) -> str:
     check_comparable(rows, exps)
     groups = group([row for each in rows.values() for row in each])
     check_seeds({key: len(each) for key, each in groups.items()}, args.partial)
+    if args.html:
+        html.write(args, exps, rows)
     rates = {key: [row.counts.rate for row in each] for key, each in groups.items()}
     parts = [render([row for each in rows.values() for row in each])]
     if any(len(each) > 1 for each in rates.values()):
@@ -159,8 +166,13 @@ def from_experiments(args: argparse.Namespace) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; raises UserError where something was not scored or can't be compared."""
-    args = get_parser().parse_args(argv)
+    words = list(sys.argv[2:] if argv is None else argv)
+    args = get_parser().parse_args(words)
+    args.words = ["report", *words]
+    html.check(args)
     if args.resamples < 100:
         raise UserError(f"--resamples {args.resamples}: must be at least 100")
     print(from_csv(args) if args.csv else from_experiments(args))
+    if args.html:
+        print(args.html)
     return 0

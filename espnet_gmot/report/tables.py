@@ -9,7 +9,8 @@ from espnet_gmot.report import breakdown, homophones
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.statistics import Bootstrap, bootstrap, matched_pairs, mean_interval
 
-_FEWEST_BLOCKS = 10  # fewer can't be resampled sensibly
+#: Fewer blocks can't be resampled sensibly.
+FEWEST_BLOCKS = 10
 _SEEDS = ", and of seeds where there are several; errors by plain edit distance"
 
 
@@ -83,7 +84,7 @@ def resampled(rows: Sequence[Row], blocks: str, resamples: int, others: Sequence
     """
     keys = sorted(rows[0].references)
     names = [key.split("-")[0] if blocks == "speaker" else key for key in keys]
-    if (count := len(set(names))) < _FEWEST_BLOCKS:
+    if (count := len(set(names))) < FEWEST_BLOCKS:
         raise UserError(
             f"--blocks {blocks}: set {rows[0].name} has {count} of them, too few to resample"
             + ("; --blocks utterance takes utterances as independent" if blocks == "speaker" else "")

@@ -1,0 +1,58 @@
+"""The options of ``report --html``, and how they become a page."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.report.results import Result
+from espnet_gmot.report.scored import Row
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the page's options to those of ``report``."""
+    page = parser.add_argument_group("the page")
+    page.add_argument("--html", type=Path, metavar="FILE", help="all of it, curves, couplings and errors, as one page")
+    page.add_argument("--title", default="What the transfer did", help="of the page")
+    page.add_argument("--set", type=Path, metavar="DIR", help="data directory of --utt, e.g. dump/raw/dev")
+    page.add_argument("--utt", nargs="+", default=[], help="utterances whose couplings the page draws")
+    page.add_argument("--truth", type=Path, metavar="CTM", help="true times of --utt")
+    page.add_argument("--frame_shift", type=float, help="seconds a frame, where the models read features")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise a ``UserError`` where the page's options don't fit together, before any work."""
+    if bool(args.utt) != bool(args.set):
+        raise UserError("--set and --utt go together: the data directory and its utterances to draw")
+    if args.utt and not args.html:
+        raise UserError("--utt: says what the page draws: give --html FILE, or see the command align")
+
+
+def write(
+    args: argparse.Namespace,
+    exps: Mapping[str, Sequence[Path]],
+    rows: Mapping[str, Sequence[Row]],
+    results: Sequence[Result] = (),
+) -> None:
+    """Write the page of ``args.html``; couplings are those of the first seed of every gmot system.
+
+    Args:
+        args: the command's options.
+        exps: experiments by system, the baseline first.
+        rows: scored sets by system.
+        results: lines of a comparison's CSV.
+
+    Raises:
+        UserError: couplings are wanted, but no experiment has one.
+    """
+    from espnet_gmot.report.align_cli import true_spans
+    from espnet_gmot.report.couplings import observe
+    from espnet_gmot.report.page import Page
+
+    truth = true_spans(args.truth) if args.truth else {}
+    couplings = []
+    for name, each in exps.items() if args.utt else ():
+        couplings += observe(name, each[0], args.set, args.utt, truth, frame_shift=args.frame_shift)
+    if args.utt and not couplings:
+        raise UserError("--utt: none of these experiments has a coupling: give one of model: gmot")
+    Page(args.title, exps, rows, results, couplings, args.words, args.resamples).write(args.html)

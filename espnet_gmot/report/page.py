@@ -1,0 +1,236 @@
+"""``report --html``: one page, in one file, of what systems got wrong, how they learned and what they couple."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.files import write_text
+from espnet_gmot.report import pictures
+from espnet_gmot.report.cer import Edit
+from espnet_gmot.report.homophones import TONED, similarity
+from espnet_gmot.report.origin import here, origin, parameters_size, training_command
+from espnet_gmot.report.results import Result
+from espnet_gmot.report.scored import Row
+from espnet_gmot.report.statistics import mean_interval
+from espnet_gmot.report.tables import FEWEST_BLOCKS, resampled
+from espnet_gmot.report.training_log import TrainingLog, read_training_log
+
+#: What the marks of an error mean; a homophone is a substitution by a character of the same sound and tone.
+KINDS = {"homophone": "homophone", "substitution": "instead", "deletion": "left out", "insertion": "added"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: caption, column names, rows of cells; a row's first cell is its head."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass
+class Page:
+    """Everything that a page shows.
+
+    Attributes:
+        title: of the page.
+        exps: experiments by system, one for each seed; the baseline first.
+        rows: their scored sets, by system.
+        results: lines of a comparison's CSV, for means over seeds.
+        couplings: what to draw of chosen utterances.
+        command: the words that made the page.
+        resamples: of the bootstrap.
+        sentences: utterances with errors to show for each set.
+    """
+
+    title: str
+    exps: Mapping[str, Sequence[Path]]
+    rows: Mapping[str, Sequence[Row]]
+    results: Sequence[Result] = ()
+    couplings: Sequence[pictures.Coupling] = ()
+    command: Sequence[str] = ()
+    resamples: int = 10_000
+    sentences: int = 20
+
+    def write(self, path: Path) -> None:
+        """Write the page, whole or not at all."""
+        with pictures.themed():
+            write_text(path, self.render())
+
+    def render(self) -> str:
+        """The page as HTML.
+
+        Raises:
+            UserError: Jinja2 is missing.
+        """
+        try:
+            from jinja2 import Environment, PackageLoader, StrictUndefined
+        except ImportError as error:
+            raise UserError("--html needs Jinja2: pip install 'espnet_gmot[report]'") from error
+        environment = Environment(
+            loader=PackageLoader("espnet_gmot.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        )
+        exps = dict(_named(self.exps))
+        logs = {name: read_training_log(exp) for name, exp in exps.items()}
+        learning = pictures.learning({name: logs[name] for name in logs if logs[name].epochs})
+        tables = self._tables()  # first: it sees whether the sets are the same
+        errors = self._errors()
+        utterances = [pictures.utterance(coupling, f"u{index}") for index, coupling in enumerate(self.couplings)]
+        sections = [("results", "Error rates")]
+        sections += [("learning", "Learning")] if learning else []
+        sections += [("couplings", "Couplings"), ("edges", "Edges")] if utterances else []
+        sections += [("errors", "Errors")] if errors else []
+        sections += [("resources", "Resources"), ("where", "What was run where")]
+        return environment.get_template("page.html.j2").render(
+            title=self.title,
+            sections=sections,
+            tables=tables,
+            learning=learning,
+            utterances=utterances,
+            errors=errors,
+            homophones=self._homophones(),
+            kinds=KINDS,
+            resources=_resources(exps, logs),
+            origins=[(name, origin(exp)) for name, exp in exps.items()],
+            commands=[(name, command) for name, exp in exps.items() if (command := training_command(exp))],
+            made_with="; ".join(f"{name}: {value}" for name, value in here()),
+            own_command=shlex.join(["python3", "-m", "espnet_gmot", *self.command]),
+        )
+
+    def _tables(self) -> list[Table]:
+        """Error rates: of the CSV, then of the experiments, with intervals and tests against the first system."""
+        tables = [_means(self.results)] if self.results else []
+        rows = []
+        for name, systems in self._sets().items():
+            first, *_ = systems.values()
+            for system, cells in systems.items():
+                rate = sum(cell.counts.rate for cell in cells) / len(cells)
+                against = None if cells is first else first
+                row = [system, name, str(len(cells)), _percent(rate), *self._uncertain(cells, against)]
+                rows.append([*row, str(cells[0].counts.tokens), f"{_blocks(cells[0])}s"])
+        if rows:
+            first = next(iter(self.rows))
+            head = ["system", "set", "trainings", "CER %", "95 % from … to", f"less {first}'s", "95 % from … to", "p"]
+            caption = f"Intervals by bootstrap; p: how likely so large a difference from {first} is by chance alone."
+            tables.append(Table(caption, [*head, "characters", "resampled"], rows))
+        return tables
+
+    def _uncertain(self, cells: Sequence[Row], first: Sequence[Row] | None) -> list[str]:
+        """Four cells: a rate's interval, its difference from the first system's, that one's interval and p-value."""
+        by = _blocks(cells[0])
+        if len(cells[0].references) < FEWEST_BLOCKS:  # a handful of sentences says nothing
+            return [""] * 4
+        own = resampled(cells, by, self.resamples)
+        interval = f"{_percent(own.low)} to {_percent(own.high)}"
+        if first is None:
+            return [interval, "", "", ""]
+        apart = resampled(cells, by, self.resamples, first)
+        low, high = _percent(apart.low, "+"), _percent(apart.high, "+")
+        return [interval, _percent(apart.value, "+"), f"{low} to {high}", f"{apart.p_value:.4f}"]
+
+    def _sets(self) -> dict[str, dict[str, list[Row]]]:
+        """For each set the systems that have it, and their rows, one for each seed."""
+        sets: dict[str, dict[str, list[Row]]] = {}
+        for system, rows in self.rows.items():
+            for row in rows:
+                sets.setdefault(row.name, {}).setdefault(system, []).append(row)
+        return sets
+
+    def _homophones(self) -> Table:
+        """How many errors, of all seeds together, are homophones."""
+        rows = []
+        for name, systems in self._sets().items():
+            for system, cells in systems.items():
+                marks = [mark for cell in cells for alignment in cell.alignments.values() for mark in _marks(alignment)]
+                alike = marks.count("homophone")
+                share = f"{100 * alike / len(marks):.0f} %" if marks else ""
+                rows.append([system, name, str(alike), str(len(marks)), share])
+        head = ["system", "set", "homophones", "errors", "share"]
+        return Table("Errors that sound like the right character.", head, rows)
+
+    def _errors(self) -> list[dict[str, Any]]:
+        """Sentences in which the systems' first seeds differ or err, set by set."""
+        groups = []
+        for name, systems in self._sets().items():
+            found = {system: cells[0].alignments for system, cells in systems.items()}
+            references = next(iter(systems.values()))[0].references
+            counts = {key: [len(_marks(each[key])) for each in found.values()] for key in references}
+            wrong = [key for key in sorted(counts) if any(counts[key])]
+            wrong.sort(key=lambda key: min(counts[key]) - max(counts[key]))
+            if not wrong:
+                continue
+            shown = [
+                {
+                    "name": key,
+                    "reference": "".join(references[key]),
+                    "systems": [(system, list(_spelled(each[key]))) for system, each in found.items()],
+                }
+                for key in wrong[: self.sentences]
+            ]
+            label = f"{name}: {len(shown)} of {len(wrong)} sentences with errors, the most different first"
+            groups.append({"name": label, "utterances": shown})
+        return groups
+
+
+def _named(exps: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, Path]]:
+    """Experiments with names that tell a system's seeds apart."""
+    for system, each in exps.items():
+        for index, exp in enumerate(each, 1):
+            yield (system if len(each) == 1 else f"{system} {index}"), exp
+
+
+def _marks(alignment: Sequence[Edit]) -> list[str]:
+    """What is wrong in a sentence, error by error: keys of :data:`KINDS`."""
+    return [_mark(edit) for edit in alignment if edit.kind != "correct"]
+
+
+def _mark(edit: Edit) -> str:
+    alike = edit.kind == "substitution" and similarity(edit.reference, edit.hypothesis) == TONED
+    return "homophone" if alike else edit.kind
+
+
+def _spelled(alignment: Sequence[Edit]) -> Iterator[tuple[str, str, str]]:
+    """Mark, text and explanation of every token of a hypothesis, and of those that it lacks."""
+    for edit in alignment:
+        mark = _mark(edit)
+        explanation = KINDS.get(mark, "") + (f" of {edit.reference}" if edit.reference and edit.hypothesis else "")
+        yield mark, edit.hypothesis or edit.reference, explanation
+
+
+def _blocks(row: Row) -> str:
+    """What to draw in the bootstrap: speakers, where there are enough of them."""
+    speakers = {key.split("-")[0] for key in row.references}
+    return "speaker" if len(speakers) >= FEWEST_BLOCKS else "utterance"
+
+
+def _percent(rate: float, sign: str = "") -> str:
+    return f"{100 * rate:{sign}.2f}"
+
+
+def _means(results: Sequence[Result]) -> Table:
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.set, result.system), []).append(result)
+    rows = []
+    for (name, system), cells in groups.items():
+        mean, half = mean_interval([100 * cell.cer for cell in cells])
+        interval = "" if np.isnan(half) else f"{mean - half:.2f} to {mean + half:.2f}"
+        rows.append([system, name, str(len(cells)), f"{mean:.2f}", interval, str(cells[0].characters)])
+    head = ["system", "set", "seeds", "CER %", "95 % from … to", "characters"]
+    return Table("Means over seeds, with t intervals.", head, rows)
+
+
+def _resources(exps: Mapping[str, Path], logs: Mapping[str, TrainingLog]) -> Table:
+    rows = []
+    for name, exp in exps.items():
+        epochs, seconds = logs[name].epochs, logs[name].seconds
+        steps, mean = (str(epochs[-1].steps), f"{seconds / len(epochs):.1f}") if epochs else ("", "")
+        rows.append([name, str(len(epochs)), steps, f"{seconds / 3600:.2f}", mean, parameters_size(exp)])
+    head = ["system", "epochs", "steps", "hours", "seconds an epoch", "parameters' file"]
+    caption = "Wall clock of the finished epochs with their validation, whatever else the machine did meanwhile."
+    return Table(caption, head, rows)
