@@ -10,6 +10,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from espnet_gmot import versions
 from espnet_gmot.errors import UserError
 from espnet_gmot.fields import closest
 from espnet_gmot.hosts.register import register
@@ -128,6 +129,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     name = argv[0] if argv else ""
     try:
+        if name not in ("", "-h", "--help", "doctor"):
+            versions.check()
         if name == "-m" or name.endswith(".py"):
             launch(argv)
             return 0

@@ -29,6 +29,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
         yield software.package(name)
     if sys.version_info < (3, 12):
         yield software.espnet_needs()
+    yield software.espnet_asks()
     yield software.hooks_full() if args.full else software.hooks()
     yield software.gpu()
     yield software.scoring(args.espnet_root)

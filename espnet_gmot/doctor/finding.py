@@ -24,6 +24,14 @@ class Finding:
     mend: str = ""
 
 
+def requires(name: str) -> list[str]:
+    """A distribution's requirements without those of its extras; none where it isn't installed."""
+    try:
+        return [word for word in importlib.metadata.requires(name) or () if "extra" not in word]
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
 def version(name: str) -> str | None:
     """A distribution's version, None where it isn't installed."""
     try:

@@ -3,13 +3,17 @@
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
+from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
 
-from espnet_gmot.doctor.finding import OPTIONAL, PIP, REQUIRED, Finding, version
+from espnet_gmot import versions
+from espnet_gmot.doctor.finding import OPTIONAL, PIP, REQUIRED, Finding, requires, version
 
 # 202511 is the last line for Python 3.11, and no resolver can install it together with torch: see requirements.txt
 ESPNET = "espnet==202611" if sys.version_info >= (3, 12) else "--no-deps espnet==202511"
@@ -40,8 +44,17 @@ HOME = Path(__file__).resolve().parents[2]
 
 
 def python() -> Finding:
-    """The interpreter, and the line of ESPnet that goes with it."""
-    return Finding("python", f"{platform.python_version()} at {sys.executable}, goes with {ESPNET.split()[-1]}")
+    """The interpreter, what is known of its version, and the line of ESPnet that goes with it."""
+    found = _judged("python", platform.python_version())
+    return replace(found, detail=f"{found.detail}; at {sys.executable}, goes with {ESPNET.split()[-1]}")
+
+
+def _judged(name: str, found: str) -> Finding:
+    """A version, with what is known of it where it matters."""
+    if name not in versions.SUPPORTED:
+        return Finding(name, found)
+    status, mend = (REQUIRED, versions.mend(name)) if versions.refused(name, found) else ("ok", "")
+    return Finding(name, f"{found}, {versions.verdict(name, found)}", status, mend)
 
 
 def package(name: str) -> Finding:
@@ -52,17 +65,56 @@ def package(name: str) -> Finding:
     """
     purpose, needed, words = PACKAGES[name]
     if found := version(name):
-        return Finding(name, found)
-    mend = environment() if name in ("torch", "espnet", "torchaudio") else f"{PIP} {words}"
+        return _judged(name, found)
+    mend = environment() if name in ("torch", "espnet") else f"{PIP} {words}"
+    if name == "torchaudio" and (torch := version("torch")):
+        mend = f"{PIP} --no-deps torchaudio=={_torchaudio(torch)}"
     return Finding(name, f"for {purpose}", REQUIRED if needed else OPTIONAL, mend)
+
+
+def _torchaudio(torch: str) -> str:
+    """The torchaudio that goes with a torch: of the same number, and 2.11 with every later one."""
+    number = torch.partition("+")[0]
+    return number if versions.key(number) < (2, 11) else "2.11.0"
 
 
 def espnet_needs() -> Finding:
     """Whether the distributions that ESPnet imports are there: pip installed it without them."""
-    lacking = [words for words in ESPNET_NEEDS if not version(words.partition("<")[0])]
+    needs = [*ESPNET_NEEDS]
+    if any(word.startswith("pytorch-wpe") for word in requires("espnet")):  # 202301 and 202308 import it
+        needs.append("pytorch_wpe")
+    lacking = [words for words in needs if not version(words.partition("<")[0])]
     if not lacking:
-        return Finding("ESPnet's imports", f"all {len(ESPNET_NEEDS)} there")
+        return Finding("ESPnet's imports", f"all {len(needs)} there")
     return Finding("ESPnet's imports", ", ".join(lacking), REQUIRED, f"{PIP} {shlex.join(lacking)}")
+
+
+def espnet_asks() -> Finding:
+    """Whether the versions here are those that the installed ESPnet asks for; a later numpy breaks an old ESPnet."""
+    asked = {word.group(1): word.group(2) for word in map(_PIN.match, requires("espnet")) if word}
+    others = []
+    for name, bounds in asked.items():
+        found = version(name)
+        if found and not all(_holds(found, bound.strip()) for bound in bounds.split(",")):
+            others.append((name, bounds, found))
+    if not others:
+        return Finding("ESPnet's bounds", f"{', '.join(sorted(asked)) or 'none'}: as espnet {version('espnet')} asks")
+    detail = "; ".join(f"{name} {found}, espnet {version('espnet')} asks for {b}" for name, b, found in others)
+    mend = f"{PIP} {shlex.join(f'{name}{bounds}' for name, bounds, _ in others)}"
+    return Finding("ESPnet's bounds", detail, OPTIONAL, mend)
+
+
+#: Of ESPnet's requirements those that matter to recognition; it also asks for a setuptools that no torch can bear.
+_PIN = re.compile(r"(numpy|librosa|sentencepiece|typeguard)\s*\(?([<>=!][^;)]*?)\)?\s*$")
+
+
+def _holds(found: str, bound: str) -> bool:
+    """Whether a version lies within one bound, such as ``<1.24``."""
+    operator, number = re.match(r"([<>=!]=?)(.*)", bound).groups()
+    compare = {"<": lt, "<=": le, ">": gt, ">=": ge, "==": eq, "!=": ne}[operator]
+    width = max(len(versions.key(found)), len(versions.key(number.strip())))
+    padded = [(*versions.key(text), *[0] * width)[:width] for text in (found, number.strip())]
+    return bool(compare(*padded))
 
 
 def asr_sh() -> Finding:

@@ -16,6 +16,7 @@ import yaml
 
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import working_in
 from espnet_gmot.hosts import portable
 from espnet_gmot.hosts.export import read_config, read_state, same_tensors, strip
 from espnet_gmot.hosts.register import register
@@ -74,7 +75,7 @@ def pack(words: list[str]) -> bool:
         model, _ = task.ASRTask.build_model_from_file(stock_config)
         same_tensors(state, model.state_dict(), model_file)
         torch.save(state, stock_model)
-        with contextlib.chdir(stage):
+        with working_in(stage):
             packer.main(new)
     print(
         f"espnet_gmot: packed as model: espnet, {dropped} tensors of gmot left behind"

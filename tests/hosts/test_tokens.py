@@ -27,13 +27,13 @@ def sentencepieces(folder: Path, kind: str) -> Path:
     return folder / "sentencepiece.bpe.model"
 
 
-def word_pieces(folder: Path) -> hf.BertTokenizer:
+def word_pieces(folder: Path) -> hf.BertTokenizerFast:
     """A BERT tokenizer that spells English in pieces and Chinese in characters."""
     words = ["hello", "wor", "##ld", "go", "##od", "mor", "##ning", "the", "wea", "##ther", "is"]
     hanzi = sorted({character for text in TEXT for character in text if character > "\u3400"})
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *hanzi]
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf8")
-    return hf.BertTokenizer(str(folder / "vocab.txt"))
+    return hf.BertTokenizerFast(str(folder / "vocab.txt"))
 
 
 @pytest.fixture(scope="session")

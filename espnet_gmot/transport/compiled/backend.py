@@ -97,7 +97,7 @@ class _Compilation(event.Listener):
         """The outermost of the nested compilations is the one to report."""
         if self.depth == 0:
             self.began = time.perf_counter()
-            self.log.warning("transport: compiling the CPU kernels, about half a minute")
+            self.log.warning("transport: compiling the CPU kernels: once on this machine, one to three minutes")
         self.depth += 1
 
     def on_end(self, event: event.Event) -> None:
