@@ -22,6 +22,7 @@ from espnet_gmot.recipe.side_by_side import SideBySide, Task, Usage, shares, vis
 from espnet_gmot.recipe.systems import System, check_budget, parse_systems, parse_teachers
 from espnet_gmot.report.results import Result, write_results
 from espnet_gmot.report.statistics import mean_interval
+from espnet_gmot.report.tables import table
 
 _FLAGS = ("final", "after_final")
 # run.sh's options that the comparison gives itself
@@ -339,25 +340,28 @@ class Comparison:
         return results
 
     def table(self, results: Sequence[Result] | None = None) -> str:
-        """CER of the systems of this call: mean over the seeds that are there, with its 95 % interval."""
+        """CER of the systems of this call: mean over the seeds that are there, with its 95 % interval.
+
+        ``tried`` counts the systems of the same configuration in the folder, whether they are reported or not.
+        """
         results = self.folder.results() if results is None else results
-        sets = [name for name in (self.args.valid_set, *self.folder.test_sets) if any(r.set == name for r in results)]
-        rows = [("system", "cells", *(f"CER % {name}" for name in sets or [self.args.valid_set]), "h/cell")]
+        known = [name for name in (self.args.valid_set, *self.folder.test_sets) if any(r.set == name for r in results)]
+        sets = known or [self.args.valid_set]
+        body = []
         for system in self.systems:
             names = [cell.exp.name for cell in self.cells if cell.system is system]
             mine = [result for result in results if Path(result.experiment).name in names]
-            there = {result.experiment: result.hours for result in mine}
+            hours = list({result.experiment: result.hours for result in mine}.values())
             cells = []
             for name in sets:
                 rates = [100 * result.cer for result in mine if result.set == name]
                 mean, half = mean_interval(rates)
                 cells.append("…" if not rates else f"{mean:.2f}" + (f" ± {half:.2f}" if len(rates) > 1 else ""))
-            hours = f"{sum(there.values()) / len(there):.2f}" if there else "…"
-            rows.append((system.name, f"{len(there)}/{len(names)}", *(cells or ["…"]), hours))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+            tried = str(mine[0].trials) if mine else "…"
+            pace = f"{sum(hours) / len(hours):.2f}" if hours else "…"
+            body.append((system.name, f"{len(hours)}/{len(names)}", *cells, pace, tried))
+        head = ("system", "cells", *(f"CER % {name}" for name in sets), "h/cell", "tried")
+        return table(head, body, range(1, len(head)))
 
 
 def _epochs(system: System, epochs: int | None) -> System:

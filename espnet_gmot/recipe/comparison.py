@@ -20,7 +20,7 @@ from espnet_gmot.marks import digest_of
 from espnet_gmot.recipe.side_by_side import Usage
 from espnet_gmot.recipe.systems import System
 from espnet_gmot.report.results import Result
-from espnet_gmot.report.scored import collect
+from espnet_gmot.report.scored import collect, decodings
 from espnet_gmot.report.training_log import read_training_log
 
 _NOTE = "comparison.json"
@@ -147,7 +147,8 @@ class Folder:
         for name in sets:
             late = note["after_final"] or (name in self.test_sets and cell.name not in final)
             phase = "after" if late else "final" if name in self.test_sets else "dev"
-            note["sets"][name] = {"date": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}", "phase": phase}
+            now = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+            note["sets"][name] = {"date": now, "phase": phase, "decoding": _latest(cell.exp, name)}
         note["cpu_seconds"] += usage.cpu_seconds
         note["max_rss_gb"] = max(note["max_rss_gb"], usage.max_rss_gb)
         write_json(cell.exp / _NOTE, note)
@@ -165,8 +166,9 @@ class Folder:
         found = []
         for exp, note in notes.items():
             log = read_training_log(exp)
-            for row in collect(note["system"], exp, list(note["sets"]), None) if note["sets"] else []:
-                counts, scored = row.counts, note["sets"][row.name]
+            for name, scored in note["sets"].items():
+                (row,) = collect(note["system"], exp, [name], scored.get("decoding"))
+                counts = row.counts
                 found.append(
                     Result(
                         system=note["system"], seed=note["seed"], set=row.name, utterances=counts.sentences,
@@ -255,6 +257,14 @@ class Folder:
                 f"--final: the test set was scored on {self.final['date']} without {new[0]}; --after_final scores it "
                 "still, and marks it so"
             )
+
+
+def _latest(exp: Path, name: str) -> str:
+    """The decoding in which a set was scored last; others may have been made by hand."""
+    found = {tag: sets[name] for tag, sets in decodings(exp).items() if name in sets}
+    if not found:
+        raise UserError(f"{exp}: {name} was not scored; see comparison.log there")
+    return max(found, key=lambda tag: (found[tag] / "hyp.trn").stat().st_mtime_ns)
 
 
 def commit() -> str:

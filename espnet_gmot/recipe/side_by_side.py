@@ -97,7 +97,7 @@ class SideBySide:
 
         Args:
             tasks: in the order in which they start.
-            done: told of each that succeeded, as it ends.
+            done: told of each that succeeded, as it ends; its UserError makes it one that failed.
             watch: called about every ``seconds``.
             seconds: between two looks.
 
@@ -121,8 +121,10 @@ class SideBySide:
                     if process.returncode:
                         failures[task.name] = _reason(task.log, process.returncode)
                     else:
-                        # ru_maxrss counts KiB
-                        done(task, Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9))
+                        try:  # ru_maxrss counts KiB
+                            done(task, Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9))
+                        except UserError as error:
+                            failures[task.name] = str(error)
                 watch()
         finally:
             self._end()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,16 @@ def test_data_and_teachers_once_then_cells_side_by_side(bench: Bench, capsys: py
     # 0 and 1 of 8 characters: 6.25 ± 6.25 · t(0.975, 1 degree)
     assert ["gmot-t", "2/2", "6.25", "±", "79.41"] in [line.split()[:5] for line in out.splitlines()]
     assert bench.run() == []  # nothing is left to do
+
+
+def test_another_decoding_by_hand_changes_nothing(bench: Bench) -> None:
+    bench.run(systems="ctc", seeds="1")
+    before = (bench.work / "results.csv").read_text()
+    exp = bench.work / "exp/asr_ctc_seed1"
+    shutil.copytree(exp / "decode", exp / "beam10")
+    (exp / "beam10/org/dev/score_cer/hyp.trn").write_text("\t(S1-u1)\n\t(S1-u2)\n\t(S2-u3)\n")
+    bench.run(systems="ctc", seeds="1")
+    assert (bench.work / "results.csv").read_text() == before
 
 
 def test_every_number_is_in_the_csv(bench: Bench) -> None:
