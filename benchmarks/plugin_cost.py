@@ -12,10 +12,8 @@ random parameters; the utterances are noise.
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +24,7 @@ from typing import Any
 
 import torch
 import yaml
+from provenance import provenance
 from training_step import ROOT, TOKENS
 
 CONFIG = "train_asr_ctc_e_branchformer_e12"
@@ -153,10 +152,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, Any] = {
-        "date": str(datetime.date.today()),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one torch thread",
-        "torch": torch.__version__,
-        "load": os.getloadavg()[0],
+        **provenance(),
+        "threads": 1,
         "import": importing(args.processes),
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import yaml
+from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = ["<blank>", "<unk>", *(chr(0x4E00 + index) for index in range(4230)), "<sos/eos>"]  # AISHELL-1's size
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    origin = provenance()
     systems = {}
     for gmot in (False, True):
         model = build(gmot)
@@ -87,6 +89,7 @@ def main() -> None:
         print(f"pair {number + 1}/{args.pairs}: {pairs[-1][0]:.2f} s without, {pairs[-1][1]:.2f} s with", flush=True)
     ratios = [theirs / ours for ours, theirs in pairs]
     result = {
+        **origin,
         "without_seconds": statistics.median(ours for ours, _ in pairs),
         "with_seconds": statistics.median(theirs for _, theirs in pairs),
         "ratio": statistics.median(ratios),

@@ -20,6 +20,8 @@ import time
 import warnings
 from pathlib import Path
 
+from provenance import provenance
+
 FRAMES, TOKENS, WIDTH = (1000, 2000, 4000, 8000), 200, 256
 ROUNDS = 5  # processes a length
 
@@ -42,6 +44,7 @@ def main() -> None:
     if args.one:
         print(json.dumps(one(args.one, args.repeats)))
         return
+    origin = provenance()
     again = [sys.executable, __file__, "--threads", str(args.threads), "--repeats", str(args.repeats), "--one"]
     runs: dict[int, list[dict]] = {frames: [] for frames in FRAMES}
     for frames in FRAMES * ROUNDS:  # in turn, so that a busy minute touches all lengths
@@ -51,7 +54,8 @@ def main() -> None:
     first, last = rows[0], rows[-1]
     growth = last["frames"] / first["frames"]
     report = {
-        "date": time.strftime("%Y-%m-%d"),
+        **origin,
+        "threads": args.threads,
         "rows": rows,
         "time over linear": round(last["seconds"] / first["seconds"] / growth, 3),
         "memory over linear": round(last["peak MB"] / first["peak MB"] / growth, 3),
