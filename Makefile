@@ -1,4 +1,4 @@
-# make env | demo | test | lint | bench | docs | matrix | floors | clean        (PYTHON=python3.11 chooses the interpreter)
+# make env | demo | test | faults | fuzz | lint | bench | docs | matrix | floors | clean        (PYTHON=python3.11 chooses the interpreter)
 PYTHON ?= python3
 VENV ?= .venv
 # A machine without a GPU wants torch's CPU build; say where your pip finds one: make env TORCH='torch==2.13.0 --index-url …'
@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install --progress-bar off -q
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test lint bench docs matrix floors clean
+.PHONY: help env demo test faults fuzz lint bench docs matrix floors clean
 help:
 	@sed -n 's/^# make/make/p; s/^## //p' Makefile
 
@@ -36,6 +36,14 @@ demo: env
 ## test   lint and tests
 test: lint $(VENV)/espnet_later
 	$(PY) -m pytest tests
+
+## faults kills in every stage, full disks, long runs: minutes (as root also a full disk of its own)
+faults: env
+	$(PY) -m pytest -m faults tests
+
+## fuzz   100,000 hard problems for the solver; GMOT_FUZZ=N gives another number
+fuzz: env
+	GMOT_FUZZ=$(or $(GMOT_FUZZ),100000) $(PY) -m pytest tests/transport/test_fgw_fuzz.py
 
 $(VENV)/espnet_later: $(VENV)/.done
 	@rm -rf $@ && echo "test: $@: $(LATER)"

@@ -16,13 +16,22 @@ from typing import IO, Any
 from espnet_gmot.errors import UserError
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind ``error``; torch and safetensors wrap the system's error in their own."""
+def disk_full(error: BaseException | None, place: object = None) -> UserError | None:
+    """What to say of a full disk, if one is behind ``error``; torch and safetensors wrap the system's error.
+
+    Args:
+        error: any exception.
+        place: what the message names; by default the file that the system's error names.
+    """
     while error is not None:
+        place = place or getattr(error, "filename", None)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            return True
+            return UserError(
+                f"{place or 'output'}: no space left on the disk (or of your quota); make room or choose another "
+                "folder, then run the same command to continue"
+            )
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 @contextlib.contextmanager
@@ -38,11 +47,8 @@ def writing(path: Path | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         place = path or getattr(error, "filename", None) or "output"
-        if _disk_is_full(error):
-            raise UserError(
-                f"{place}: no space left on the disk (or of your quota); make room or choose another folder, then run "
-                "the same command to continue"
-            ) from error
+        if (full := disk_full(error, place)) is not None:
+            raise full from error
         denied = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
         if isinstance(error, OSError) and error.errno in denied:
             raise UserError(f"{place}: cannot be written ({error.strerror}); choose another folder") from error
@@ -81,7 +87,7 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False) -> Iterator
     Raises:
         UserError: the disk is full or the place is not writable.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = beside(path)
     make_folder(path.parent)
     try:
         with writing(path), temporary.open(mode, encoding=None if "b" in mode else "utf-8") as handle:
@@ -92,6 +98,29 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False) -> Iterator
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """A name for what is to take the place of ``path``; tells whose it is, so that :func:`alone` can sweep it up."""
+    return path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes of this machine left when they were killed."""
+    for path in folder.rglob(".*.tmp"):
+        host, _, process = path.name[: -len(".tmp")].rpartition("-")
+        if host.endswith(f".{os.uname().nodename}") and process.isdigit() and not _runs(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextlib.contextmanager
@@ -107,8 +136,10 @@ def alone(folder: Path, seconds: float = 5.0) -> Iterator[None]:
     """
     make_folder(folder)
     path = folder / ".lock"
+    with writing(path):
+        handle = path.open("a+")
     # a lock of the process, not of the file handle: the forks of a run, such as its data loaders, don't hold it
-    with writing(path), path.open("a+") as handle:
+    with handle:
         patience = time.monotonic() + seconds
         while not _locked(handle):
             if time.monotonic() > patience:
@@ -121,6 +152,7 @@ def alone(folder: Path, seconds: float = 5.0) -> Iterator[None]:
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         handle.flush()
+        _sweep(folder)
         yield
 
 

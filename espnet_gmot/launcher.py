@@ -13,6 +13,7 @@ from pathlib import Path
 from espnet_gmot import versions
 from espnet_gmot.errors import UserError
 from espnet_gmot.fields import closest
+from espnet_gmot.files import disk_full
 from espnet_gmot.hosts.register import register
 from espnet_gmot.orphan import end_with_parent
 
@@ -149,6 +150,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         where = f"espnet_gmot {name}" if name in COMMANDS else "espnet_gmot"
         print(f"{where}: error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if (full := disk_full(error)) is None:
+            raise
+        print(f"espnet_gmot: error: {full}", file=sys.stderr)
         return 1
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, replacing
+from espnet_gmot.files import alone, beside, replacing
 
 CHECKPOINT, BACKUP = "checkpoint.pth", "checkpoint.pth.bak"
 
@@ -148,7 +148,7 @@ def _link(link: Path, target: str) -> None:
     """Have ``link`` point to ``target``, at no moment missing."""
     if link.is_symlink() and os.readlink(link) == target:
         return
-    new = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    new = beside(link)
     new.unlink(missing_ok=True)
     new.symlink_to(target)
     os.replace(new, link)
@@ -156,7 +156,7 @@ def _link(link: Path, target: str) -> None:
 
 def _keep(path: Path, backup: Path) -> None:
     """Give a file a second name that stays when another file takes the first; on disks that can't, there is none."""
-    new = backup.with_name(f".{backup.name}.{os.getpid()}.tmp")
+    new = beside(backup)
     try:
         new.unlink(missing_ok=True)
         os.link(path, new)

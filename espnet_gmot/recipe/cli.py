@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import writing
+from espnet_gmot.files import alone, writing
 from espnet_gmot.recipe import lm, options, score
 from espnet_gmot.recipe.decode import decode
 from espnet_gmot.recipe.format import check_leaks, filter_set, format_set, write_lm_text
@@ -113,22 +114,22 @@ def pack(layout: Layout) -> None:
     print(f"packed: {packed}", flush=True)
 
 
-STAGES: dict[int, tuple[str, Callable[[Layout], object]]] = {
-    1: ("data preparation", prepare),
-    2: ("speed perturbation", perturb),
-    3: ("format audio or features", format_sets),
-    4: ("drop short, long and empty utterances", filter_sets),
-    5: ("token list", list_tokens),
-    6: ("language model: statistics", lm.collect_stats),
-    7: ("language model: training", lm.train),
-    8: ("language model: perplexity", lm.perplexity),
-    10: ("statistics", collect_stats),
-    11: ("training", train),
-    12: ("decoding", decode),
-    13: ("scoring", score_sets),
-    14: ("packing", pack),
+STAGES: dict[int, tuple[str, Callable[[Layout], object], Callable[[Layout], Path | None]]] = {
+    1: ("data preparation", prepare, lambda _: Path("data")),
+    2: ("speed perturbation", perturb, lambda _: Path("data")),
+    3: ("format audio or features", format_sets, lambda layout: layout.dump),
+    4: ("drop short, long and empty utterances", filter_sets, lambda layout: layout.dump),
+    5: ("token list", list_tokens, lambda layout: layout.token_list.parent),
+    6: ("language model: statistics", lm.collect_stats, lambda layout: layout.lm_stats),
+    7: ("language model: training", lm.train, lambda _: None),  # the training holds its folder itself
+    8: ("language model: perplexity", lm.perplexity, lambda layout: layout.lm_exp / "perplexity_test"),
+    10: ("statistics", collect_stats, lambda layout: layout.asr_stats),
+    11: ("training", train, lambda _: None),
+    12: ("decoding", decode, lambda layout: layout.asr_exp / layout.inference_tag),
+    13: ("scoring", score_sets, lambda layout: layout.asr_exp / layout.inference_tag),
+    14: ("packing", pack, lambda _: None),
 }
-"""Title and function of every stage."""
+"""Title and function of every stage, and the folder in which it works alone."""
 
 
 def run(argv: list[str]) -> None:
@@ -148,12 +149,14 @@ def run(argv: list[str]) -> None:
     words = shlex.join(["python3", "-m", "espnet_gmot", "recipe", *argv])
     layout = Layout(options.parse(argv), f". ./path.sh && {words}" if Path("path.sh").is_file() else words)
     start = time.perf_counter()
-    for number, (title, stage) in STAGES.items():
+    for number, (title, stage, folder) in STAGES.items():
         if not layout.runs(number):
             continue
         begin = time.perf_counter()
         log(f"stage {number}: {title}")
-        stage(layout)
+        place = folder(layout)
+        with nullcontext() if place is None else alone(place):
+            stage(layout)
         log(f"stage {number}: done in {time.perf_counter() - begin:.1f} s")
     log(f"finished in {time.perf_counter() - start:.1f} s")
 

@@ -24,11 +24,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import disk_full
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
 from espnet_gmot.orphan import end_with_parent
 from espnet_gmot.version import __version__
 
 _ERROR = "espnet_gmot: error: "
+_RAISED = f"{UserError.__module__}.{UserError.__name__}: "  # the end of a traceback, from a worker that ESPnet spawned
 _CONSOLE_SECONDS = 10.0  # at most one progress line of training in this time
 
 
@@ -281,16 +283,20 @@ def _child(job: Job, descriptor: int, threads: int) -> None:
         if job.needed_gpus > (seen := torch.cuda.device_count()):
             raise UserError(f"--ngpu {job.needed_gpus}: torch sees {seen} GPUs; give --ngpu 0 to train on the CPU")
         sys.modules[job.module].main(list(job.argv))
-    except UserError as error:
-        print(f"{_ERROR}{error}", file=sys.stderr)
+    except Exception as error:
+        told = error if isinstance(error, UserError) else disk_full(error)
+        if told is None:
+            raise
+        print(f"{_ERROR}{told}", file=sys.stderr)
         sys.exit(1)
 
 
 def _failure(job: Job, status: int) -> UserError:
     lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in reversed(lines):
-        if line.startswith(_ERROR):
-            return UserError(line.removeprefix(_ERROR))
+        for start in (_ERROR, _RAISED):
+            if line.startswith(start):
+                return UserError(line.removeprefix(start))
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
     how = f"was killed by signal {-status}" if status < 0 else "failed"
     return UserError(f"{job.module.rsplit('.', 1)[1]} {how}: {last} (all of it: {job.log})")

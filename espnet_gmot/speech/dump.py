@@ -6,6 +6,7 @@ The output folder serves as a data directory's feats.scp (`feats_type extracted`
 import argparse
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import replacing, write_json
+from espnet_gmot.files import alone, replacing, write_json
 from espnet_gmot.hub import check_device
 from espnet_gmot.kaldi.bad import settle_bad
 from espnet_gmot.kaldi.shards import Dump, Shard, Worker
@@ -144,14 +145,15 @@ def dump(options: DumpOptions, wav_scp: Path, out: Path, *, overwrite: bool = Fa
     todo = [shard for shard in shards if not _is_done(shard, rate)]
     done = len(utterances) - sum(len(shard.items) for shard in todo)
     _LOG.info("%d utterances, %d already there: %s", len(utterances), done, out)
-    if todo:
-        (out / "feats.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced
-        folder.run(todo, partial(dump_shard, frontend, options.batch_size), options.worker, options.nj, done)
-    for note in folder.collect(shards):
-        bad |= note.get("bad", {})
-    settle_bad(out, bad, total, options.max_bad)
-    keys = [utterance.key for utterance in utterances if utterance.key not in bad]
-    return _finish(options, wav_scp, keys, folder, shards, rate)
+    with alone(out) if todo else nullcontext():
+        if todo:
+            (out / "feats.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced
+            folder.run(todo, partial(dump_shard, frontend, options.batch_size), options.worker, options.nj, done)
+        for note in folder.collect(shards):
+            bad |= note.get("bad", {})
+        settle_bad(out, bad, total, options.max_bad)
+        keys = [utterance.key for utterance in utterances if utterance.key not in bad]
+        return _finish(options, wav_scp, keys, folder, shards, rate)
 
 
 def _finish(options: DumpOptions, wav_scp: Path, keys: list[str], folder: Dump, shards: list[Shard], rate: int) -> Path:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import make_folder, replacing, write_json, write_text
+from espnet_gmot.files import alone, make_folder, replacing, write_json, write_text
 from espnet_gmot.hub import check_device, model_digest
 from espnet_gmot.kaldi.ark import PRECISIONS
 from espnet_gmot.kaldi.shards import Dump, Shard, Worker
@@ -168,11 +169,12 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
     todo = [shard for shard in shards if shard.finished() is None]
     done = len(items) - sum(len(shard.items) for shard in todo)
     _LOG.info("%d utterances, %d distinct transcripts, %d already there: %s", len(transcripts), len(items), done, out)
-    if todo:
-        (out / "teacher.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced
-        options_there = replace(options, stats=teacher.stats)
-        folder.run(todo, partial(dump_shard, teacher, options.batch_size), options_there.worker, options.nj, done)
-    return _finish(options, text, transcripts, folder, shards, rate)
+    with alone(out) if todo else nullcontext():
+        if todo:
+            (out / "teacher.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced
+            options_there = replace(options, stats=teacher.stats)
+            folder.run(todo, partial(dump_shard, teacher, options.batch_size), options_there.worker, options.nj, done)
+        return _finish(options, text, transcripts, folder, shards, rate)
 
 
 def _finish(

@@ -196,7 +196,7 @@ class Pretrainer:
         """Train to the end, writing a checkpoint every ``save_seconds``; returns the final held-out score."""
         from tqdm import tqdm
 
-        saved = time.monotonic()
+        saved, score = time.monotonic(), None
         bar = tqdm(total=self.steps, initial=self.step, desc="pretrain-plm", unit="update", mininterval=1)
         with bar:
             while self.step < self.steps:
@@ -213,7 +213,7 @@ class Pretrainer:
                     f"update {self.step}/{self.steps}: held-out loss {score.loss:.3f}, "
                     f"masked accuracy {score.accuracy:.3f}"
                 )
-        return score if self.step else self.evaluate()
+        return score or self.evaluate()  # a run that was killed after its last update has nothing left to train
 
     def save(self) -> None:
         """Write model, tokenizer and vocab.txt to ``out`` as transformers reads them.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import write_json
+from espnet_gmot.files import alone, write_json
 from espnet_gmot.hub import check_device
 from espnet_gmot.teacher.corpus import read_sentences
 from espnet_gmot.teacher.mlm import LR_ADAPT, LR_SCRATCH, Pretrainer, PretrainOptions, Score
@@ -144,7 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     options = PretrainOptions(**{field.name: args.pop(field.name) for field in fields(PretrainOptions)})
     out = args.pop("out")
-    score = pretrain(options, args.pop("text"), out, **args)
+    with alone(out):
+        score = pretrain(options, args.pop("text"), out, **args)
     _LOG.info("finished: %s, held-out loss %.3f, masked accuracy %.3f", out, score.loss, score.accuracy)
     return 0
 

@@ -55,6 +55,16 @@ def assert_close(curve: Curve, expected: Curve, tolerance: float = 1e-5) -> None
         assert curve[epoch] == pytest.approx(losses, rel=tolerance), f"epoch {epoch}"
 
 
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_the_same_seed_gives_the_same_losses_bit_for_bit(training: Training, curves: dict, workers: int) -> None:
+    """Again, and whatever the number of data loaders: losses and parameters."""
+    name = f"workers{workers}"
+    assert training.run(name, CASES["ctc"], num_workers=workers) == [0]
+    assert training.curve(name) == curves["ctc", 1]
+    again, first = (training.checkpoint(each)["model"] for each in (name, "ctc1"))
+    assert all(torch.equal(value, first[key]) for key, value in again.items())
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_learn_what_one_does(curves: dict, case: str) -> None:
     one = curves[case, 1]

@@ -167,6 +167,7 @@ def _train(words: list[str], dies: int, log: Path) -> None:
 def begin(log: Path) -> None:
     """One thread, and everything that is printed into a log."""
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # for data loaders, as in a process that nobody forked
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

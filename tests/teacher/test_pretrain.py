@@ -74,6 +74,21 @@ def test_goes_on_after_a_kill(text: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert run(text, tmp_path / "whole", "--steps", "25") == whole
 
 
+def test_goes_on_after_a_kill_behind_the_last_update(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(text, tmp_path / "whole", "--steps", "3")
+
+    def killed(self: mlm.Pretrainer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlm.Pretrainer, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(text, tmp_path / "killed", "--steps", "3", "--save_seconds", "0")
+    monkeypatch.undo()
+    assert run(text, tmp_path / "killed", "--steps", "3", "--save_seconds", "0") == whole
+
+
 def test_leaves_other_runs_alone(text: Path, tmp_path: Path) -> None:
     run(text, tmp_path / "plm", "--steps", "2")
     with pytest.raises(UserError, match=r"holds a run with other options \(steps was 2, now 3\); .*--overwrite"):

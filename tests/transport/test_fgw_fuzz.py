@@ -1,11 +1,19 @@
-"""Ten thousand hostile problems: nothing but finite numbers may come out."""
+"""Ten thousand hostile problems: nothing but finite numbers may come out. ``make fuzz`` tries a hundred thousand."""
+
+import math
+import os
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings, target
+from hypothesis import strategies as st
 
 from espnet_gmot.transport import cosine_cost, cosine_edges, fused_gromov_wasserstein
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+#: Problems of both tests together, a quarter of them the search's; a batch holds 25.
+PROBLEMS = int(os.environ.get("GMOT_FUZZ", "12000"))
+BATCH = 25
 
 
 def _draw(g: torch.Generator, choices: list) -> float:
@@ -36,17 +44,94 @@ def _hostile(g: torch.Generator, batch: int) -> dict:
     }
 
 
-@pytest.mark.parametrize(("backend", "batches"), [("numba", 380), ("torch", 20)])
-def test_nothing_is_ever_not_finite(backend: str, batches: int) -> None:
+def _solve(problem: dict, backend: str) -> float:
+    """Solve and differentiate; everything must be finite. Returns the largest marginal error."""
+    result = fused_gromov_wasserstein(**problem, backend=backend)
+    result.value.sum().backward()
+    leaves = [problem[name].grad for name in ("cost", "acoustic_edges", "linguistic_edges")]
+    for tensor in (result.value, result.plan, result.marginal_error, result.gap, *leaves):
+        assert tensor.isfinite().all(), {k: v for k, v in problem.items() if not torch.is_tensor(v)}
+    assert (result.plan >= 0).all() and (result.value >= 0).all()
+    return float(result.marginal_error.max())
+
+
+@pytest.mark.parametrize(("backend", "share"), [("numba", 0.71), ("torch", 0.04)])
+def test_nothing_is_ever_not_finite(backend: str, share: float) -> None:
     g = torch.Generator().manual_seed(11)
-    for number in range(batches):
-        problem = _hostile(g, 25)
-        result = fused_gromov_wasserstein(**problem, backend=backend)
-        result.value.sum().backward()
-        leaves = [problem[name].grad for name in ("cost", "acoustic_edges", "linguistic_edges")]
-        for tensor in (result.value, result.plan, result.marginal_error, result.gap, *leaves):
-            assert tensor.isfinite().all(), (number, {k: v for k, v in problem.items() if not torch.is_tensor(v)})
-        assert (result.plan >= 0).all() and (result.value >= 0).all()
+    for _ in range(int(share * PROBLEMS / BATCH)):
+        _solve(_hostile(g, BATCH), backend)
+
+
+MAGNITUDE = st.floats(-8, 4)  # powers of ten; cosine costs and edges lie in 0 … 2
+
+
+@settings(
+    max_examples=max(1, PROBLEMS // 4 // BATCH),
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    seed=st.integers(0, 2**31),
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 20)),
+    magnitudes=st.tuples(MAGNITUDE, MAGNITUDE, MAGNITUDE),
+    closeness=st.floats(-12, 0),
+    sparsity=st.floats(0, 1),
+    alpha=st.one_of(st.sampled_from([0.0, 1.0, 1e-12, 1 - 1e-7]), st.floats(0, 1)),
+    epsilon=st.floats(-6, 3),
+    rhos=st.tuples(*[st.sampled_from([0.0, 1e-6, 1e-3, 1.0, math.inf])] * 2),
+    method=st.sampled_from(["proximal", "mirror"]),
+    weighted=st.booleans(),
+)
+def test_a_search_for_ill_conditioned_problems_finds_none_that_is_not_finite(
+    seed: int,
+    shape: tuple[int, int],
+    magnitudes: tuple[float, float, float],
+    closeness: float,
+    sparsity: float,
+    alpha: float,
+    epsilon: float,
+    rhos: tuple[float, float],
+    method: str,
+    weighted: bool,
+) -> None:
+    """Rows that differ by 10^closeness, entries that are zero, scales far apart: the search drives them to extremes."""
+    g = torch.Generator().manual_seed(seed)
+    t, u = shape
+    h = torch.randn(BATCH, 1, 4, generator=g) + 10**closeness * torch.randn(BATCH, t, 4, generator=g)
+    z = torch.randn(BATCH, 1, 4, generator=g) + 10**closeness * torch.randn(BATCH, u, 4, generator=g)
+    matrices = {}
+    for name, value, magnitude in zip(
+        ("cost", "acoustic_edges", "linguistic_edges"),
+        (cosine_cost(h, z), cosine_edges(h), cosine_edges(z)),
+        magnitudes,
+        strict=True,
+    ):
+        kept = (torch.rand(value.shape[-2:], generator=g) >= sparsity).float()
+        kept = kept if name == "cost" else torch.minimum(kept, kept.mT)  # edges stay symmetric
+        matrices[name] = (10**magnitude * value * kept).requires_grad_()
+    weights = (torch.rand(BATCH, t, generator=g) >= sparsity).float() if weighted else None
+    error = _solve(
+        {
+            **matrices,
+            "acoustic_lengths": torch.randint(0, t + 1, (BATCH,), generator=g),
+            "linguistic_lengths": torch.randint(0, u + 1, (BATCH,), generator=g),
+            "alpha": alpha,
+            "epsilon": 10**epsilon,
+            "rho_acoustic": rhos[0],
+            "rho_linguistic": rhos[1],
+            "acoustic_weights": weights,
+            "method": method,
+            "outer_iterations": 8,
+            "inner_iterations": 15,
+        },
+        "numba",
+    )
+    target(max(magnitudes) - min(magnitudes), label="scales apart")
+    target(-closeness - epsilon, label="condition")
+    target(sparsity, label="sparsity")
+    target(math.log10(max(error, 1e-30)), label="marginal error")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,0 +1,71 @@
+"""Files whole or absent, and folders for one run alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.files import alone, beside, disk_full, replacing
+from tests.recipe.conftest import ROOT
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from espnet_gmot.files import alone, beside
+with alone(Path(sys.argv[1])):
+    beside(Path(sys.argv[1], "half")).write_text("half")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_has_one_run_and_death_lets_go(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=env)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(UserError, match=rf"another run writes here \(process {other.pid} on ") as error,
+            alone(tmp_path, seconds=0.3),
+        ):
+            pass
+        assert "\n" not in str(error.value)
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        start = time.monotonic()
+        with alone(tmp_path):
+            assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+        assert time.monotonic() - start < 2
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # what it left half-written is gone
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_what_another_is_writing_stays(tmp_path: Path) -> None:
+    ours, elsewhere = beside(tmp_path / "a"), tmp_path / f".b.another-host-{os.getpid()}.tmp"
+    for path in (ours, elsewhere):
+        path.write_text("")
+    with alone(tmp_path):
+        assert ours.exists() and elsewhere.exists()
+
+
+def test_an_error_inside_is_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="elsewhere"), alone(tmp_path):
+        raise PermissionError(13, "elsewhere")
+
+
+def test_a_full_disk_is_told_from_other_errors(tmp_path: Path) -> None:
+    assert disk_full(OSError(5, "Input/output error")) is None
+    assert "/a/b: no space left" in str(disk_full(OSError(28, "No space left on device", "/a/b")))
+    wrapped = RuntimeError("unexpected pos 5 vs 3")
+    wrapped.__context__ = OSError(28, "No space left on device")
+    assert "no space left" in str(disk_full(wrapped))
+    with replacing(tmp_path / "x", durable=True) as handle:
+        handle.write("whole")
+    assert (tmp_path / "x").read_text() == "whole"
