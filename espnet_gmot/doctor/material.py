@@ -10,6 +10,7 @@ from espnet_gmot.doctor.finding import OPTIONAL, PIP, REQUIRED, Finding
 from espnet_gmot.doctor.software import ESPNET
 from espnet_gmot.errors import UserError
 from espnet_gmot.hub import fault, is_folder
+from espnet_gmot.kaldi.tables import read_table
 
 AISHELL_GB, LITTLE_GB = 100, 2
 """Free disk for all of AISHELL-1 (estimated: archive, tree, audio at three speeds, experiments), and for any run."""
@@ -68,11 +69,11 @@ def teacher(name: str) -> Finding:
 def _dumped(path: Path) -> Finding:
     """A folder of dump-teacher: its index and the archives that this names."""
     scp = path / "teacher.scp"
-    lines = scp.read_text(encoding="utf8").splitlines() if scp.is_file() else []
-    arks = {line.split(maxsplit=1)[1].rpartition(":")[0] for line in lines}
+    table = read_table(scp) if scp.is_file() and scp.stat().st_size else {}
+    arks = {place.rpartition(":")[0] for place in table.values()}
     gone = sorted(ark for ark in arks if not Path(ark).is_file())
-    if lines and not gone:
-        return Finding("teacher", f"{scp}, written by dump-teacher: {len(lines)} utterances")
+    if table and not gone:
+        return Finding("teacher", f"{scp}, written by dump-teacher: {len(table)} utterances")
     what = f"{gone[0]} is missing" if gone else "teacher.scp is missing"
     info = json.loads((path / "teacher.json").read_text(encoding="utf8"))
     layers = [str(layer) for layer in (info["layer"] if isinstance(info["layer"], list) else [info["layer"]])]

@@ -26,6 +26,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import working_in
 from espnet_gmot.hosts import portable, stock
 from espnet_gmot.hosts.register import register
+from espnet_gmot.kaldi.wav import read_audio
 
 OWN = "gmot."
 _RUN = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
@@ -282,15 +283,10 @@ def check_input(exported: Exported, wav: Path | None) -> np.ndarray:
     rate = portable.sampling_rate(config)
     if wav is None:
         return (0.1 * random.standard_normal(2 * rate)).astype(np.float32)
-    import soundfile
-
     try:
-        samples, found = soundfile.read(wav, dtype="float32")
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"--check_wav {wav}: can't be read: {error}") from error
-    if samples.ndim != 1 or found != rate:
-        raise UserError(f"--check_wav {wav}: needs one channel at {rate} Hz, has shape {samples.shape} at {found} Hz")
-    return samples
+        return read_audio(str(wav), rate)
+    except UserError as error:
+        raise UserError(f"--check_wav {error}") from error
 
 
 def pack(folder: Path, model_file: Path) -> Path:

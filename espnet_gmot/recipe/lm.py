@@ -4,7 +4,8 @@ import shlex
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.kaldi.tables import count_lines, split_table
+from espnet_gmot.files import write_text
+from espnet_gmot.kaldi.tables import count_lines, read_transcripts, split_table
 from espnet_gmot.recipe.jobs import Job, run_one, sensible_parts
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.train import common_options, require_same_tokens, run_stats, run_training, write_resume_script
@@ -16,10 +17,9 @@ PERPLEXITY = "espnet2.bin.lm_calc_perplexity"
 def collect_stats(layout: Layout) -> None:
     """Stage 6."""
     args, logs = layout.args, layout.lm_stats / "logdir"
-    keys = (layout.dump / "lm_train.txt", layout.lm_dev_text())
-    for path in keys:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; run stages 3 and 4 first")
+    if not (layout.dump / "lm_train.txt").is_file():
+        raise UserError(f"{layout.dump}/lm_train.txt: no such file; run stages 3 and 4 first")
+    keys = (layout.dump / "lm_train.txt", clean_copy(layout, layout.lm_dev_text()))
     parts = min(sensible_parts(args.nj), *map(count_lines, keys))
     indices = range(1, parts + 1)
     for path, split in zip(keys, ("train", "dev"), strict=True):
@@ -34,12 +34,28 @@ def collect_stats(layout: Layout) -> None:
     run_stats(jobs, layout.lm_stats, layout, sums=True)
 
 
+def clean_copy(layout: Layout, path: Path) -> Path:
+    """A text that ESPnet's programs read themselves: the user's file, or a cleaned copy in dump/ where they would
+    read it otherwise than this package's reader does (byte order marks, unusual spaces).
+
+    Raises:
+        UserError: see :func:`espnet_gmot.kaldi.tables.read_transcripts`.
+    """
+    texts = read_transcripts(path, allow_empty=True)
+    plain = "".join(f"{key} {text}".rstrip() + "\n" for key, text in texts.items())
+    if path.read_text(encoding="utf-8").replace("\t", " ") == plain:
+        return path
+    copy = layout.dump / f"clean_{path.name}"
+    write_text(copy, plain)
+    return copy
+
+
 def _data(layout: Layout) -> list[str]:
     if layout.args.lm_config and not Path(layout.args.lm_config).is_file():
         raise UserError(f"--lm_config {layout.args.lm_config}: no such file")
     options = ["--config", layout.args.lm_config] if layout.args.lm_config else []
     options += ["--train_data_path_and_name_and_type", f"{layout.dump / 'lm_train.txt'},text,text"]
-    return [*options, "--valid_data_path_and_name_and_type", f"{layout.lm_dev_text()},text,text"]
+    return [*options, "--valid_data_path_and_name_and_type", f"{clean_copy(layout, layout.lm_dev_text())},text,text"]
 
 
 def train(layout: Layout) -> None:
@@ -59,7 +75,7 @@ def perplexity(layout: Layout) -> float:
     """Stage 8: the perplexity of the test text, also in ``lm_exp/perplexity_test/ppl``."""
     folder = layout.lm_exp / "perplexity_test"
     options = ["--ngpu", str(min(layout.args.ngpu, 1))]
-    options += ["--data_path_and_name_and_type", f"{layout.lm_test_text()},text,text"]
+    options += ["--data_path_and_name_and_type", f"{clean_copy(layout, layout.lm_test_text())},text,text"]
     options += ["--train_config", f"{layout.lm_exp}/config.yaml", "--output_dir", str(folder)]
     options += ["--model_file", f"{layout.lm_exp}/{layout.args.inference_lm}"]
     run_one(Job(PERPLEXITY, tuple(options), folder / "lm_calc_perplexity.log"), echo=lambda line: None)

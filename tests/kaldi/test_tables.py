@@ -23,6 +23,7 @@ from espnet_gmot.kaldi.tables import (
 )
 from espnet_gmot.kaldi.wav import read_wav_scp
 from espnet_gmot.recipe.format import write_lm_text
+from espnet_gmot.recipe.lm import clean_copy
 from espnet_gmot.recipe.score import write_trn
 from espnet_gmot.recipe.speed import perturb_training_set
 from espnet_gmot.recipe.token_list import make_token_list
@@ -169,6 +170,13 @@ def token_list(table: bytes) -> dict[str, str]:
     return TABLE
 
 
+def lm_dev_text(table: bytes) -> dict[str, str]:
+    """Stage 6: ESPnet's reader must find the same."""
+    reader = pytest.importorskip("espnet2.fileio.read_text")
+    Path("text").write_bytes(table)
+    return reader.read_2columns_text(clean_copy(layout(), Path("text")))
+
+
 def scoring(table: bytes) -> dict[str, str]:
     """Stage 13."""
     pytest.importorskip("espnet2")
@@ -193,7 +201,7 @@ def plain_text(table: bytes) -> dict[str, str]:
     return dict(sentence.split(maxsplit=1) for sentence in sentences)
 
 
-COMMANDS = [speed, lm_text, token_list, scoring, pretraining, plain_text]
+COMMANDS = [speed, lm_text, token_list, lm_dev_text, scoring, pretraining, plain_text]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)

@@ -172,7 +172,10 @@ def test_other_rates_are_resampled(model: str, corpus: Path) -> None:
     path = corpus.parent / "wavs" / "u00.wav"
     time = np.arange(44100) / 44100
     soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * time), 44100)
+    table = corpus.read_text().replace(" ", "\t").replace("\n", "\r\n\r\n")  # and a table of another editor
+    corpus.write_text("\ufeff" + table, encoding="utf-8", newline="")
     frames = dict(line.split() for line in (run(model, corpus) / "utt2num_frames").read_text().splitlines())
+    assert len(frames) == 40
     assert frames["u00"] == "50"  # a second at Whisper's 50 frames a second
 
 
@@ -192,6 +195,9 @@ def damage(corpus: Path, kind: str) -> str:
     if kind == "duplicate":
         corpus.write_text("".join(lines + lines[:1]))
         return f"wav.scp:41: {path.stem} is already on line 1"
+    if kind == "encoding":
+        corpus.write_text("u1 /数据/a.wav\n", encoding="gb18030")
+        return r"wav\.scp: not UTF-8 .* iconv -f GB18030"
     if kind == "no path":
         corpus.write_text("u1\n")
         return "wav.scp: 'u1' is not an `utterance path` line"
@@ -213,7 +219,19 @@ def damage(corpus: Path, kind: str) -> str:
 
 @pytest.mark.parametrize(
     "kind",
-    ["truncated", "text", "missing", "duplicate", "no path", "empty", "segments", "stereo", "no samples", "nan"],
+    [
+        "truncated",
+        "text",
+        "missing",
+        "duplicate",
+        "encoding",
+        "no path",
+        "empty",
+        "segments",
+        "stereo",
+        "no samples",
+        "nan",
+    ],
 )
 def test_bad_input_is_named(kind: str, model: str, corpus: Path) -> None:
     message = damage(corpus, kind)

@@ -164,6 +164,17 @@ def test_symbols_are_not_read_and_an_utterance_of_nothing_else_is_listed(
         run(tiny_plm, tmp_path / "text", out, "--nlsyms_txt", "/none")
 
 
+def test_tables_of_other_editors(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
+    run(tiny_plm, text, tmp_path / "out")
+    plain = text.read_text(encoding="utf-8")
+    lines = [f"{key}\t{transcript}\u200b\u3000\r\n\r\n" for key, transcript in read_transcripts(text).items()]
+    text.write_text("\ufeff" + "".join(lines), encoding="utf-8", newline="")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("teacher.*")}
+    run(tiny_plm, text, tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("teacher.*")} == before
+    assert text.read_text(encoding="utf-8") != plain
+
+
 def test_unreadable_texts_and_options(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none: no such file"):
         run(tiny_plm, tmp_path / "none", tmp_path / "out")
