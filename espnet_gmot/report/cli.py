@@ -30,11 +30,16 @@ def experiments(words: Sequence[str]) -> dict[str, list[Path]]:
     return found
 
 
-def of_comparison(folder: Path, systems: Sequence[str]) -> dict[str, list[Path]]:
+def of_comparison(folder: Path, systems: Sequence[str], partial: bool = False) -> dict[str, list[Path]]:
     """Experiments by system of a comparison's folder, by seed.
 
+    Args:
+        folder: its work folder.
+        systems: which, in this order; empty takes all.
+        partial: whether to leave out cells that are begun but not scored.
+
     Raises:
-        UserError: no comparison there, or none of a system.
+        UserError: no comparison there, or none of a system, or a cell is unfinished.
     """
     notes = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("exp/*/comparison.json")}
     if not notes:
@@ -46,8 +51,13 @@ def of_comparison(folder: Path, systems: Sequence[str]) -> dict[str, list[Path]]
         if not cells:
             there = ", ".join(sorted({note["system"] for note in notes.values()}))
             raise UserError(f"--systems: no {name} in {folder}; there are {there}")
-        found[name] = [exp for _, exp in cells]
-    return found
+        # a cell that is begun has no sets yet
+        if (open_ := next((exp for _, exp in cells if not notes[exp].get("sets", True)), None)) and not partial:
+            raise UserError(f"{open_}: is not scored yet; finish the comparison, or --partial leaves it out")
+        found[name] = [exp for _, exp in cells if notes[exp].get("sets", True)]
+    if not any(found.values()):
+        raise UserError(f"--comparison {folder}: none of its cells is scored yet; wait for the first")
+    return {name: exps for name, exps in found.items() if exps}
 
 
 def _order(note: dict) -> tuple[int, str]:
@@ -92,7 +102,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--systems", default="", help="systems of the comparison, in this order; default: all")
     parser.add_argument("--sets", default="", help='sets to report, e.g. "dev test"; default: all')
     parser.add_argument("--inference_tag", help="decoding folder, where an experiment has several")
-    parser.add_argument("--partial", action="store_true", help="report systems with fewer seeds than others, too")
+    parser.add_argument(
+        "--partial", action="store_true", help="report what is there: systems with fewer seeds, cells left out"
+    )
     parser.add_argument("--baseline", metavar="NAME", help="test the difference of every other system from this one")
     parser.add_argument("--errors", action="store_true", help="where errors lie: homophones, unseen characters, place")
     parser.add_argument(
@@ -135,7 +147,9 @@ def from_csv(args: argparse.Namespace) -> str:
 
 def from_experiments(args: argparse.Namespace) -> str:
     """The report of experiments."""
-    exps = of_comparison(args.comparison, args.systems.split()) if args.comparison else experiments(args.exp)
+    exps = (
+        of_comparison(args.comparison, args.systems.split(), args.partial) if args.comparison else experiments(args.exp)
+    )
     sets = args.sets.split()
     rows = {
         name: [row for exp in each for row in collect(name, exp, sets, args.inference_tag)]

@@ -192,6 +192,20 @@ def test_a_comparisons_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         main(["--comparison", str(tmp_path)])
 
 
+def test_an_unfinished_cell_is_named_or_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = comparison(tmp_path)
+    begun = folder / "exp/asr_gmot_seed2/comparison.json"
+    begun.parent.mkdir()
+    begun.write_text(json.dumps({"system": "gmot", "seed": 2, "sets": {}}))
+    with pytest.raises(UserError, match="asr_gmot_seed2: is not scored yet; finish the comparison, or --partial"):
+        main(["--comparison", str(folder)])
+    main(["--comparison", str(folder), "--partial"])
+    assert "CER gmot test 0.0069" in capsys.readouterr().out
+    begun.with_name("comparison.json").write_text(json.dumps({"system": "tot", "seed": 2, "sets": {}}))
+    with pytest.raises(UserError, match="none of its cells is scored yet"):
+        main(["--comparison", str(folder), "--systems", "tot", "--partial"])
+
+
 def write_csv(path: Path, **changes: str) -> Path:
     """Results of two systems and two seeds."""
     fixed = {
