@@ -1,7 +1,8 @@
 """Try the package with every set-up of a table: one environment a row, the same tests in each, the results in docs/.
 
 ``python3 -m tests.matrix`` installs what a row lacks, runs its tests and deletes its environment; torch, the large
-part, stays for the next row that wants it. Rows with a result are left alone unless named; all take hours.
+part, stays for the next row that wants it. What has a result is not run again (delete
+it from docs/matrix.json for that); all rows take hours.
 """
 
 import argparse
@@ -13,9 +14,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = ROOT / "docs/matrix.json", ROOT / "docs/espnet_lines.md"
@@ -48,10 +50,11 @@ OLD = (
 NEW = ("numpy>=2", "numba", "librosa>=0.10.2", "typeguard", "setuptools<82")
 #: name -> pytest's arguments; together all that a row has to show
 CHECKS = {
-    "hosts": ("tests/hosts/test_lifecycle.py", "tests/hosts/test_model.py", "tests/hosts/test_export.py"),
+    "train, decode, export": ("tests/hosts/test_lifecycle.py",),
     "frontend": ("tests/hosts/test_frontend.py",),
     "loss, teachers": ("tests/test_loss.py", "tests/test_mix.py", "tests/teacher", "tests/speech"),
     "transport": ("tests/transport",),
+    "hosts": ("tests/hosts/test_model.py", "tests/hosts/test_export.py"),
 }
 
 
@@ -118,8 +121,10 @@ def torch_folder(row: Row, work: Path) -> Path:
 
 
 def install(row: Row, work: Path) -> Path:
-    """The row's environment; returns its interpreter."""
-    folder = work / "row"
+    """The row's environment, if it isn't there already; returns its interpreter."""
+    folder, mark = work / "row", work / "row/.name"
+    if mark.is_file() and mark.read_text() == row.name:
+        return folder / "bin/python"
     shutil.rmtree(folder, ignore_errors=True)
     below = torch_folder(row, work)
     pip = venv(folder, row.python)
@@ -132,6 +137,7 @@ def install(row: Row, work: Path) -> Path:
     if not row.espnet:
         common = [word for word in COMMON if word.startswith(("pytest", "hypothesis"))]
         subprocess.run([*pip, *row.packages, *common, transformers], check=True)
+        mark.write_text(row.name)
         return python
     subprocess.run([*pip, *row.packages, *COMMON, transformers], check=True)
     audio = torch if tuple(map(int, torch.split(".")[:2])) < (2, 11) else "2.11.0"
@@ -139,31 +145,48 @@ def install(row: Row, work: Path) -> Path:
     if subprocess.run([python, "-c", "import torchaudio"], capture_output=True).returncode:
         for path in here.glob("torchaudio/lib/*.so"):  # linked with another CUDA; ASR needs its Python parts only
             path.unlink()
+    mark.write_text(row.name)
     return python
 
 
-def try_row(row: Row, work: Path) -> dict[str, object]:
-    """Install and test a row; returns its entry in the results."""
-    entry: dict[str, object] = {"date": f"{datetime.date.today()}", "checks": {}}
+Entry = dict[str, Any]
+
+
+def try_row(
+    row: Row, work: Path, before: Entry | None = None, save: Callable[[Entry], object] = lambda _: None
+) -> Entry:
+    """Install a row and run the checks that have no result yet; returns its entry in the results.
+
+    Args:
+        row: the set-up.
+        work: folder for environments and logs.
+        before: the entry of an earlier run, whose checks are not run again.
+        save: called with the entry after every check.
+    """
+    entry: Entry = before or {"date": f"{datetime.date.today()}", "python": row.python, "versions": {}, "checks": {}}
+    entry["checks"].pop("installation", None)
     try:
         python = install(row, work)
     except subprocess.CalledProcessError as error:
-        words = " ".join(map(str, error.cmd))
-        return {**entry, "checks": {"installation": f"failed: {words[-200:]}"}}
+        entry["checks"] = {"installation": f"failed: {' '.join(map(str, error.cmd))[-200:]}"}
+        return entry
     program = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
     names = ["torch", "transformers", "numpy", "numba", "kaldiio", "sentencepiece"]
     names += ["espnet", "librosa"] if row.espnet else []
     entry["versions"] = json.loads(subprocess.check_output([python, "-c", program, *names]))
-    entry["python"] = subprocess.check_output(
-        [python, "-c", "import platform as p; print(p.python_version())"], text=True
-    ).strip()
-    checks = {
-        name: pytest(python, row, name, arguments, work)
-        for name, arguments in CHECKS.items()
-        if row.espnet or name not in ("frontend", "hosts")
-    }
+    version = [python, "-c", "import platform as p; print(p.python_version())"]
+    entry["python"] = subprocess.check_output(version, text=True).strip()
+    for name in wanted(row):
+        if name not in entry["checks"]:
+            entry["checks"][name] = pytest(python, row, name, CHECKS[name], work)
+            save(entry)
     shutil.rmtree(work / "row", ignore_errors=True)
-    return {**entry, "checks": checks}
+    return entry
+
+
+def wanted(row: Row) -> list[str]:
+    """The checks of a row: without ESPnet, those that need none."""
+    return [name for name in CHECKS if row.espnet or name in ("loss, teachers", "transport")]
 
 
 def pytest(python: Path, row: Row, name: str, arguments: Sequence[str], work: Path) -> str:
@@ -210,7 +233,7 @@ def write_page(results: dict[str, dict]) -> None:
         cells += [
             versions.get(name, getattr(row, name, "")) for name in ("torch", "espnet", "transformers", "numpy", "numba")
         ]
-        cells += [checks.get(name, checks.get("installation", "")) for name in names]
+        cells += [checks.get(name, checks.get("installation", "not run")) for name in names]
         lines.append("| " + " | ".join([*cells, entry["date"]]) + " |")
     before, _, rest = PAGE.read_text(encoding="utf8").partition(BEGIN)
     after = rest.partition(END)[2]
@@ -235,9 +258,7 @@ def floors() -> Row:
 def main() -> None:
     """Run the rows that have no result yet, or those that are named."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.matrix", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--row", action="append", choices=[row.name for row in ROWS], help="run this one, again if need be"
-    )
+    parser.add_argument("--row", action="append", choices=[row.name for row in ROWS], help="only this one")
     parser.add_argument("--work", type=Path, default=ROOT / ".matrix", metavar="DIR", help="for environments and logs")
     parser.add_argument("--table", action="store_true", help="only write the table of the results that are there")
     parser.add_argument("--floors", action="store_true", help="only test setup.cfg's lower bounds; writes no table")
@@ -246,15 +267,24 @@ def main() -> None:
     if args.floors:
         checks = try_row(floors(), args.work)["checks"]
         sys.exit(any("failed" in found or "broken" in found or "error" in found for found in checks.values()))
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    chosen = [row for row in ROWS if (row.name in args.row if args.row else row.name not in results)]
-    for row in [] if args.table else chosen:
-        entry = try_row(row, args.work)
-        results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}  # another row may have ended meanwhile
-        results[row.name] = entry
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        write_page(results)
-    write_page(results)
+    rows = [row for row in ROWS if row.name in (args.row or [row.name for row in ROWS])]
+    for row in [] if args.table else rows:
+        before = read_results().get(row.name)
+        if before and not set(wanted(row)) - set(before["checks"]):
+            continue
+
+        def save(entry: Entry, name: str = row.name) -> None:
+            # read again: another row may have ended meanwhile
+            RESULTS.write_text(json.dumps({**read_results(), name: entry}, indent=1) + "\n")
+            write_page(read_results())
+
+        save(try_row(row, args.work, before, save))
+    write_page(read_results())
+
+
+def read_results() -> dict[str, Entry]:
+    """The results so far, by the rows' names."""
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
 
 
 if __name__ == "__main__":
