@@ -17,6 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     page.add_argument("--set", type=Path, metavar="DIR", help="data directory of --utt, e.g. dump/raw/dev")
     page.add_argument("--utt", nargs="+", default=[], help="utterances whose couplings the page draws")
     page.add_argument("--truth", type=Path, metavar="CTM", help="true times of --utt")
+    page.add_argument("--alignment", type=Path, metavar="CSV", help="what align --measure wrote, to show as a table")
     page.add_argument("--frame_shift", type=float, help="seconds a frame, where the models read features")
 
 
@@ -47,6 +48,7 @@ def write(
     """
     from espnet_gmot.report.align_cli import true_spans
     from espnet_gmot.report.couplings import observe
+    from espnet_gmot.report.measure import read_scores
     from espnet_gmot.report.page import Page
 
     truth = true_spans(args.truth) if args.truth else {}
@@ -55,4 +57,5 @@ def write(
         couplings += observe(name, each[0], args.set, args.utt, truth, frame_shift=args.frame_shift)
     if args.utt and not couplings:
         raise UserError("--utt: none of these experiments has a coupling: give one of model: gmot")
-    Page(args.title, exps, rows, results, couplings, args.words, args.resamples).write(args.html)
+    scores = read_scores(args.alignment) if args.alignment else []
+    Page(args.title, exps, rows, results, couplings, scores, args.words, args.resamples).write(args.html)

@@ -13,6 +13,7 @@ from espnet_gmot.files import write_text
 from espnet_gmot.report import pictures
 from espnet_gmot.report.cer import Edit
 from espnet_gmot.report.homophones import TONED, similarity
+from espnet_gmot.report.measure import Score
 from espnet_gmot.report.origin import here, origin, parameters_size, training_command
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.scored import Row
@@ -44,6 +45,7 @@ class Page:
         results: lines of a comparison's CSV, for means over seeds.
         couplings: what to draw of chosen utterances.
         command: the words that made the page.
+        scores: alignments against true times.
         resamples: of the bootstrap.
         sentences: utterances with errors to show for each set.
     """
@@ -53,6 +55,7 @@ class Page:
     rows: Mapping[str, Sequence[Row]]
     results: Sequence[Result] = ()
     couplings: Sequence[pictures.Coupling] = ()
+    scores: Sequence[Score] = ()
     command: Sequence[str] = ()
     resamples: int = 10_000
     sentences: int = 20
@@ -83,6 +86,7 @@ class Page:
         utterances = [pictures.utterance(coupling, f"u{index}") for index, coupling in enumerate(self.couplings)]
         sections = [("results", "Error rates")]
         sections += [("learning", "Learning")] if learning else []
+        sections += [("times", "Times")] if self.scores else []
         sections += [("couplings", "Couplings"), ("edges", "Edges")] if utterances else []
         sections += [("errors", "Errors")] if errors else []
         sections += [("resources", "Resources"), ("where", "What was run where")]
@@ -90,7 +94,9 @@ class Page:
             title=self.title,
             sections=sections,
             tables=tables,
+            single=any(len(each) == 1 for each in self.exps.values()),
             learning=learning,
+            scores=_scores(self.scores) if self.scores else None,
             utterances=utterances,
             errors=errors,
             homophones=self._homophones(),
@@ -210,6 +216,15 @@ def _blocks(row: Row) -> str:
 
 def _percent(rate: float, sign: str = "") -> str:
     return f"{100 * rate:{sign}.2f}"
+
+
+def _scores(scores: Sequence[Score]) -> Table:
+    rows = []
+    for s in scores:
+        errors = [f"{s.error_ms:.0f} ± {s.error_se_ms:.0f}", f"{s.median_ms:.0f}", f"{s.path_ms:.0f}"]
+        rows.append([s.aligner, *errors, f"{100 * s.inside:.0f}", str(s.tokens), f"{s.experiment} {s.model_file}"])
+    head = ["coupling", "error ms", "median ms", "along the path ms", "inside %", "characters", "of"]
+    return Table("Mean errors with their standard errors over utterances; plan is the coupling as trained.", head, rows)
 
 
 def _means(results: Sequence[Result]) -> Table:

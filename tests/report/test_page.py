@@ -11,6 +11,7 @@ import pytest
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import cli
 from espnet_gmot.report.align import Span, coupling_spans
+from espnet_gmot.report.measure import Score, write_scores
 from espnet_gmot.report.page import Page
 from espnet_gmot.report.pictures import Coupling
 from espnet_gmot.report.scored import collect
@@ -180,10 +181,13 @@ def test_the_keyboard_reaches_everything(chrome: Chrome, page: Path) -> None:
 
 def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     exp = experiment(tmp_path / "asr", 3, "今天她们去公园")
-    words = ["--exp", f"ctc={exp}", "--html", str(tmp_path / "out.html")]
+    scores = [Score("asr", "ave.pth", "gmot-t", 10, 70, 74.5, 2.9, 69.9, 31.7, 75.7, 0.529)]
+    write_scores(tmp_path / "alignment.csv", scores)
+    words = ["--exp", f"ctc={exp}", "--html", str(tmp_path / "out.html"), "--alignment", f"{tmp_path}/alignment.csv"]
     assert cli.main(words) == 0
     assert str(tmp_path / "out.html") in capsys.readouterr().out
     text = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "<td>74 ± 3</td>" in text and "One training of each system" in text
     assert 'id="learning"' in text and 'id="couplings"' not in text
     with pytest.raises(UserError, match="--set and --utt go together"):
         cli.main([*words, "--utt", "a"])
