@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import write_text
+from espnet_gmot.kaldi.bad import LIST
 from espnet_gmot.kaldi.tables import read_table
 from espnet_gmot.kaldi.wav import count_samples
 from espnet_gmot.recipe.layout import Layout
 
+_SUBSAMPLING = {"conv2d": 4, "conv2d1": 1, "conv2d2": 2, "conv2d6": 6, "conv2d8": 8}
+"""Frames that ESPnet's encoders make one, by their input layer; other layers keep them."""
 _BY_UTTERANCE = ("kaldi_ark", "sound", "npy", "text", "text_int", "text_float", "csv_int", "csv_float")
 """ESPnet's types of data whose file is a table of utterances."""
 
@@ -50,6 +54,46 @@ def more_streams(options: str, split: str) -> Iterator[str]:
             fields = (value if equals else next(words, "")).split(",")
             if len(fields) == 3 and fields[2] in _BY_UTTERANCE:
                 yield fields[0]
+
+
+def list_unalignable(layout: Layout) -> int:
+    """List the utterances whose tokens outnumber the encoder's frames, as far as stage 10's configuration tells.
+
+    CTC can't align them, and ESPnet counts their loss as zero. Known are ESPnet's default frontend and features, and
+    its encoders' convolutional input layers.
+
+    Returns:
+        How many there are; they are listed in ``bad_utterances`` beside the shapes, and one line says so.
+    """
+    import yaml
+
+    path = layout.asr_stats / "logdir/stats.1/config.yaml"
+    config = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    hop = 1
+    if config.get("input_size") is None:
+        if config.get("frontend") != "default":
+            return 0
+        hop = (config.get("frontend_conf") or {}).get("hop_length", 128)
+    factor = _SUBSAMPLING.get((config.get("encoder_conf") or {}).get("input_layer", "conv2d"), 1)
+    found = 0
+    for split in ("train", "valid"):
+        folder = layout.asr_stats / split
+        speech, text = (read_table(folder / name) for name in ("speech_shape", "text_shape"))
+        bad = {}
+        for key in speech.keys() & text.keys():
+            frames, tokens = int(speech[key].split(",")[0]) // hop // factor, int(text[key].split(",")[0])
+            if frames < tokens:
+                bad[key] = f"{frames} frames after subsampling by {factor}, {tokens} tokens: CTC can't align them"
+        (folder / LIST).unlink(missing_ok=True)
+        if bad:
+            write_text(folder / LIST, "".join(f"{key} {bad[key]}\n" for key in sorted(bad)))
+            print(
+                f"{folder / LIST}: {len(bad)} of {len(speech)} utterances have fewer frames than tokens after the "
+                f"encoder's subsampling by {factor}: CTC learns nothing from them",
+                flush=True,
+            )
+        found += len(bad)
+    return found
 
 
 def _check_audio(scp: Path, sources: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from espnet_gmot.kaldi.wav import sampling_rate
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
 from espnet_gmot.recipe.jobs import Job, TrainingEcho, cores, run_one, run_parts, sensible_parts, versions
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.streams import check_streams
+from espnet_gmot.recipe.streams import check_streams, list_unalignable
 
 TRAIN = "espnet2.bin.asr_train"
 
@@ -71,6 +71,7 @@ def collect_stats(layout: Layout) -> None:
         own += ["--output_dir", f"{logs}/stats.{index}", *shlex.split(args.asr_args)]
         jobs.append(Job(TRAIN, (*shared, *own), logs / f"stats.{index}.log"))
     run_stats(jobs, layout.asr_stats, layout, sums=args.feats_normalize == "global_mvn")
+    list_unalignable(layout)
 
 
 def run_stats(jobs: Sequence[Job], stats: Path, layout: Layout, *, sums: bool) -> None:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import write_text
 from espnet_gmot.kaldi.tables import write_table
 from espnet_gmot.recipe.layout import Layout
-from espnet_gmot.recipe.streams import check_streams, more_streams
+from espnet_gmot.recipe.streams import check_streams, list_unalignable, more_streams
 from tests.recipe.corpus import wav_bytes
 from tests.recipe.test_format import layout
 
@@ -55,6 +57,31 @@ def test_wavs_that_this_engine_did_not_format(plan: Layout) -> None:
     check_streams(plan)
     with pytest.raises(UserError, match=r"dump/raw/dev/wav\.scp: 1 of 3 recordings .* u2: dev-u2\.wav: truncated"):
         check_streams(plan, audio=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "bad"),
+    [
+        ({"frontend": "default", "encoder_conf": {"input_layer": "conv2d"}}, ["u1", "u2"]),  # 2, 5, 10 frames
+        ({"frontend": "default", "frontend_conf": {"hop_length": 64}, "encoder_conf": {"input_layer": "conv2d2"}}, []),
+        ({"frontend": "hf_speech", "encoder_conf": {"input_layer": "conv2d"}}, []),
+        ({"input_size": 80, "encoder_conf": {"input_layer": "conv2d"}}, []),
+    ],
+)
+def test_tokens_outnumber_frames(
+    plan: Layout, config: dict[str, object], bad: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_text(plan.asr_stats / "logdir/stats.1/config.yaml", yaml.safe_dump({"input_size": None} | config))
+    for split in ("train", "valid"):
+        shapes = {"u1": "1279", "u2": "2560", "u3": "5120"} if split == "train" else {"u4": "9999"}
+        write_table(plan.asr_stats / split / "speech_shape", shapes)
+        write_table(plan.asr_stats / split / "text_shape", dict.fromkeys(shapes, "6"))
+    assert list_unalignable(plan) == len(bad)
+    path = plan.asr_stats / "train/bad_utterances"
+    listed = path.read_text() if path.exists() else ""
+    assert [line.split()[0] for line in listed.splitlines()] == bad
+    assert ("2 of 3 utterances have fewer frames than tokens" in capsys.readouterr().out) is bool(bad)
+    assert not bad or "u1 2 frames after subsampling by 4, 6 tokens" in listed
 
 
 def test_streams_in_asr_args() -> None:
