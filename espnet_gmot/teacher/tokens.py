@@ -38,6 +38,17 @@ def is_byte_level(tokenizer: Any) -> bool:
     return any(part is not None and b"ByteLevel" in part.__getstate__() for part in parts)
 
 
+def _split(texts: Sequence[str]) -> tuple[Counter[str], Counter[str]]:
+    """How often each Latin word occurs, and each other character; blanks and unknown tokens aside."""
+    words: Counter[str] = Counter()
+    others: Counter[str] = Counter()
+    for text in texts:
+        plain = _UNKNOWN.sub(" ", text)
+        words.update(_WORD.findall(plain))
+        others.update("".join(_WORD.sub(" ", plain).split()))
+    return words, others
+
+
 class TokenMap:
     """Turns transcripts into id sequences with the special tokens the encoder expects around them.
 
@@ -120,11 +131,31 @@ class TokenMap:
         return self._known[character]
 
     def _lacking(self, texts: Sequence[str]) -> tuple[float, list[str]]:
-        """Share of characters that are no token of their own, and these characters, frequent first."""
-        plain = (_UNKNOWN.sub(" ", text) for text in texts)
-        counts = Counter(character for text in plain for character in text if not character.isspace())
+        """Share of characters that are no token of their own, and these characters, frequent first.
+
+        A Latin word that the vocabulary spells lacks none of its letters, whether or not each is a token by itself.
+        """
+        words, counts = _split(texts)
+        total = sum(len(word) * n for word, n in words.items()) + counts.total()
+        for word, n in words.items():
+            if not self.byte_level and self._is_known(self._word(word)):
+                continue
+            counts.update({character: n * times for character, times in Counter(word).items()})
         lacking = Counter({c: n for c, n in counts.items() if not self.knows(c)})
-        return lacking.total() / max(1, counts.total()), [c for c, _ in lacking.most_common()]
+        return lacking.total() / max(1, total), [c for c, _ in lacking.most_common()]
+
+    def _spelled(self, texts: Sequence[str]) -> tuple[float, list[str]]:
+        """Share of characters in Latin words of three letters and more that come out letter by letter; such words."""
+        words, counts = _split(texts)
+        spelled: Counter[str] = Counter()
+        for word, n in words.items():
+            if len(word) > 2 and word.isalpha():
+                ids = self._ids([self._word(word)], special=False)[0]
+                pieces = [piece for piece in self.tokenizer.convert_ids_to_tokens(ids) if piece != "▁"]
+                spelled[word] += n * (len(pieces) >= len(word))
+        total = sum(len(word) * n for word, n in words.items()) + counts.total()
+        share = sum(len(word) * n for word, n in spelled.items()) / max(1, total)
+        return share, [word for word, n in spelled.most_common() if n]
 
     def unknown(self, texts: Sequence[str]) -> tuple[float, list[str]]:
         """How much of ``texts`` the vocabulary lacks: nothing, where it spells in bytes.
@@ -138,7 +169,8 @@ class TokenMap:
         """`unknown`, refusing a vocabulary that does not fit the language.
 
         A byte-level vocabulary is never refused: when it spells more than the share ``most`` of the characters in
-        several bytes, which a model of another language would do, a warning says so.
+        several bytes, which a model of another language would do, a warning says so; and so it does where any other
+        spells Latin words letter by letter, as a Chinese model's does.
 
         Raises:
             UserError: more than the share ``most`` of the characters is unknown.
@@ -159,5 +191,14 @@ class TokenMap:
                 f"teacher {self.model!r}: its vocabulary lacks {rate:.0%} of the transcripts' characters "
                 f"(such as {' '.join(characters[:8])}; at most {most:.0%} allowed); "
                 "choose a teacher of the transcripts' language, for Mandarin such as bert-base-chinese"
+            )
+        share, words = self._spelled(texts)
+        if share > most:
+            _LOG.warning(
+                "teacher %r spells %.0f %% of the transcripts letter by letter (such as %s): "
+                "was it trained on their language?",
+                self.model,
+                100 * share,
+                " ".join(words[:8]),
             )
         return rate, characters

@@ -87,6 +87,23 @@ def test_words_are_spelled_where_the_vocabulary_has_single_characters_only(tiny_
     assert pieces(teacher, "Nab") == ["N", "a", "b"]
 
 
+def test_latin_letters_count_by_the_words_that_they_spell(
+    tiny_plm: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(tiny_plm, tmp_path / "english")
+    (folder / "tokenizer.json").unlink()
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "march", "thi", "##rd", "go", "a", "b", "c"]
+    (folder / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
+    english = PLMTeacher(str(folder)).tokens
+    assert english.check_language(["MARCH THIRD", "go"], 0.5) == (0.0, []) and not caplog.records
+    assert not english.cased()  # no letter of THIRD is a token by itself, and all of it is spelled
+    rate, lacking = english.unknown(["MARCH 今天", "gox"])
+    assert rate == pytest.approx(5 / 10) and lacking == ["今", "天", "g", "o", "x"]
+    assert english.check_language(["abc cab", "go"], 0.5)[0] == 0.0
+    assert "spells 75 % of the transcripts letter by letter (such as abc cab)" in caplog.text
+
+
 def test_stays_out_of_the_way(tiny_plm: Path) -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
