@@ -183,6 +183,24 @@ def get_parser() -> argparse.ArgumentParser:
         default=os.environ.get("GMOT_MAX_UTTS") or None,
         help="keep at most so many utterances of each split, for a quick run; default: $GMOT_MAX_UTTS, else all",
     )
+    _add_frontend_options(parser)
+    parser.add_argument(
+        "--missing",
+        choices=("error", "drop"),
+        default="error",
+        help="what to do about missing partners; default: error",
+    )
+    parser.add_argument(
+        "--max_bad",
+        type=int,
+        default=os.environ.get("GMOT_MAX_BAD") or 0,
+        help="skip up to so many cut or unreadable recordings of train and of dev, listed in OUT/SET/bad_utterances; "
+        "default: $GMOT_MAX_BAD, else 0",
+    )
+    return parser
+
+
+def _add_frontend_options(parser: argparse.ArgumentParser) -> None:
     frontend = parser.add_argument_group("frozen features (for --feats_type extracted)")
     frontend.add_argument(
         "--frontend_model",
@@ -199,20 +217,6 @@ def get_parser() -> argparse.ArgumentParser:
         default=os.environ.get("GMOT_FRONTEND_OPTS", ""),
         help="more options for dump-frontend, e.g. '--device cuda'; default: $GMOT_FRONTEND_OPTS",
     )
-    parser.add_argument(
-        "--missing",
-        choices=("error", "drop"),
-        default="error",
-        help="what to do about missing partners; default: error",
-    )
-    parser.add_argument(
-        "--max_bad",
-        type=int,
-        default=os.environ.get("GMOT_MAX_BAD") or 0,
-        help="skip up to so many cut or unreadable recordings of train and of dev, listed in OUT/SET/bad_utterances; "
-        "default: $GMOT_MAX_BAD, else 0",
-    )
-    return parser
 
 
 def _count(text: str) -> int:
