@@ -78,7 +78,8 @@ def test_stationary_and_never_far_above_pot_on_random_problems(seed: int, alpha:
     assert ours.gap.item() <= 5e-3
     if alpha < 0.9:  # the nearer to 1, the less convex: both then end in local minima, at times in different ones
         pot = fused_gromov_wasserstein(*case.dense(), alpha=alpha, backend="pot", outer_iterations=1000)
-        assert ours.value.item() <= 1.2 * pot.value.item() + 1e-3
+        # of the first 3,000 seeds none is above POT at 0.1, and at 0.5 two are by more than 3 %, the worst by 5.5 %
+        assert ours.value.item() <= {0.1: 1.0, 0.5: 1.1}[alpha] * pot.value.item() + 1e-3
 
 
 @pytest.mark.parametrize(("alpha", "worse"), [(0.1, 0.0), (0.5, 0.02), (0.9, 0.1), (1.0, 0.25)])
