@@ -199,7 +199,7 @@ def _go_on(args: argparse.Namespace, recipe: Recipe, target: Path) -> None:
     first = f"{args.run} --stage {stage}"
     own = shlex.join(["--asr_config", str(target), "--asr_tag", tag])
     print(
-        f"\nGo on, with the launcher in this and every later call (training, decoding and packing need it), and with what\n"
+        f"\nGo on, with the launcher in this and every later call (training, decoding and packing need it), and what\n"
         f"else you give {args.run} (--ngpu, --nj):\n"
         f'  {first} --python "{LAUNCHER}" {own}\n'
         f"Afterwards, a stock experiment out of it, which needs neither launcher nor plugin:\n"
