@@ -44,14 +44,14 @@ MODEL: dict[str, Any] = {
 }
 
 
-def build(preset: str, tokens: list[str], width: int, folder: Path) -> torch.nn.Module:
+def build(preset: str, tokens: list[str], width: int, folder: Path, backend: str) -> torch.nn.Module:
     """A model of one system, as ESPnet builds it."""
     from espnet_gmot.hosts.register import register
 
     register()
     from espnet2.tasks.asr import ASRTask
 
-    conf = {"ctc_weight": 1.0, "gmot_conf": {"preset": preset, "teacher_width": width}}
+    conf = {"ctc_weight": 1.0, "gmot_conf": {"preset": preset, "teacher_width": width, "backend": backend}}
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump({**MODEL, "token_list": tokens, "model_conf": conf}, allow_unicode=True))
     torch.manual_seed(0)
@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, help="folder or hub name of the language model")
     parser.add_argument("--steps", type=int, default=1000, help="steps, of all systems together [1000]")
     parser.add_argument("--batch_size", type=int, default=4, help="utterances a step [4]")
+    parser.add_argument("--backend", default="auto", help="of the solver, as in gmot_conf [auto]")
     parser.add_argument("--out", type=Path, help="file for the counts (JSON)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -131,7 +132,7 @@ def main() -> None:
         for preset in PRESETS:
             print(preset, flush=True)
             start = time.perf_counter()
-            model = build(preset, tokens, PLMTeacher(args.teacher).width, folder)
+            model = build(preset, tokens, PLMTeacher(args.teacher).width, folder, args.backend)
             found[preset] = soak(model, source, args.steps // len(PRESETS))
             found[preset]["seconds"] = round(time.perf_counter() - start)
     print(json.dumps(found, indent=1))

@@ -105,7 +105,7 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove what processes of this machine left when they were killed."""
     for path in folder.rglob(".*.tmp"):
         host, _, process = path.name[: -len(".tmp")].rpartition("-")
@@ -152,7 +152,7 @@ def alone(folder: Path, seconds: float = 5.0) -> Iterator[None]:
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         handle.flush()
-        _sweep(folder)
+        sweep(folder)
         yield
 
 

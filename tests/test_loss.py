@@ -83,6 +83,24 @@ def test_an_utterance_without_tokens_counts_as_a_loss_of_zero(preset: str) -> No
     assert all(torch.isfinite(parameter.grad).all() for parameter in module.parameters())
 
 
+@pytest.mark.parametrize(("alpha", "epsilon"), [(0.0, 1e-4), (1.0, 1e-4), (1.0, 100.0), (1e-6, 0.1), (0.5, 1e-3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_extreme_options_and_magnitudes_give_finite_losses_and_gradients(
+    dtype: torch.dtype, alpha: float, epsilon: float
+) -> None:
+    """Also at the largest numbers that half precision holds, as an encoder under autocast gives them."""
+    for size in (1e-6, 1.0, 6e4 / 5):
+        module = make(alpha=alpha, epsilon=epsilon).train()
+        features, teacher = batch()
+        features = (size * features).to(dtype).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss, stats = module(features, LENGTHS, size * teacher, TOKENS)
+        loss.backward()
+        assert loss.dtype == torch.float32 and all(torch.isfinite(value) for value in [loss, *stats.values()])
+        assert torch.isfinite(features.grad).all() and features.grad.dtype == dtype
+        assert all(torch.isfinite(parameter.grad).all() for parameter in module.parameters())
+
+
 def test_a_batch_that_is_not_finite_leaves_no_trace_in_the_mean() -> None:
     module = make(centre=True).train()
     features, teacher = batch()

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, writing
+from espnet_gmot.files import alone, sweep, writing
 from espnet_gmot.recipe import lm, options, score
 from espnet_gmot.recipe.decode import decode
 from espnet_gmot.recipe.format import check_leaks, filter_set, format_set, write_lm_text
@@ -78,6 +78,7 @@ def list_tokens(layout: Layout) -> None:
 
 def score_sets(layout: Layout) -> None:
     """Stage 13."""
+    sweep(layout.asr_exp)
     score.score(layout)
     print(write_results(layout.asr_exp), flush=True)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, replacing, write_json
+from espnet_gmot.files import alone, replacing, sweep, write_json
 from espnet_gmot.hub import check_device
 from espnet_gmot.kaldi.bad import settle_bad
 from espnet_gmot.kaldi.shards import Dump, Shard, Worker
@@ -145,6 +145,7 @@ def dump(options: DumpOptions, wav_scp: Path, out: Path, *, overwrite: bool = Fa
     todo = [shard for shard in shards if not _is_done(shard, rate)]
     done = len(utterances) - sum(len(shard.items) for shard in todo)
     _LOG.info("%d utterances, %d already there: %s", len(utterances), done, out)
+    sweep(out)
     with alone(out) if todo else nullcontext():
         if todo:
             (out / "feats.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, make_folder, replacing, write_json, write_text
+from espnet_gmot.files import alone, make_folder, replacing, sweep, write_json, write_text
 from espnet_gmot.hub import check_device, model_digest
 from espnet_gmot.kaldi.ark import PRECISIONS
 from espnet_gmot.kaldi.shards import Dump, Shard, Worker
@@ -169,6 +169,7 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
     todo = [shard for shard in shards if shard.finished() is None]
     done = len(items) - sum(len(shard.items) for shard in todo)
     _LOG.info("%d utterances, %d distinct transcripts, %d already there: %s", len(transcripts), len(items), done, out)
+    sweep(out)
     with alone(out) if todo else nullcontext():
         if todo:
             (out / "teacher.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced

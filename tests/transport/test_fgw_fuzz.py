@@ -49,7 +49,8 @@ def _solve(problem: dict, backend: str) -> float:
     result = fused_gromov_wasserstein(**problem, backend=backend)
     result.value.sum().backward()
     leaves = [problem[name].grad for name in ("cost", "acoustic_edges", "linguistic_edges")]
-    for tensor in (result.value, result.plan, result.marginal_error, result.gap, *leaves):
+    assert not result.gap.isnan().any()  # a bound that is infinite certifies nothing, and is right
+    for tensor in (result.value, result.plan, result.marginal_error, *leaves):
         assert tensor.isfinite().all(), {k: v for k, v in problem.items() if not torch.is_tensor(v)}
     assert (result.plan >= 0).all() and (result.value >= 0).all()
     return float(result.marginal_error.max())
@@ -62,7 +63,7 @@ def test_nothing_is_ever_not_finite(backend: str, share: float) -> None:
         _solve(_hostile(g, BATCH), backend)
 
 
-MAGNITUDE = st.floats(-8, 4)  # powers of ten; cosine costs and edges lie in 0 … 2
+MAGNITUDE = st.floats(-12, 8)  # powers of ten; cosine costs and edges lie in 0 … 2
 
 
 @settings(
@@ -80,7 +81,7 @@ MAGNITUDE = st.floats(-8, 4)  # powers of ten; cosine costs and edges lie in 0 �
     sparsity=st.floats(0, 1),
     alpha=st.one_of(st.sampled_from([0.0, 1.0, 1e-12, 1 - 1e-7]), st.floats(0, 1)),
     epsilon=st.floats(-6, 3),
-    rhos=st.tuples(*[st.sampled_from([0.0, 1e-6, 1e-3, 1.0, math.inf])] * 2),
+    rhos=st.tuples(*[st.sampled_from([0.0, 1e-6, 1e-3, 1.0, 1e6, math.inf])] * 2),
     method=st.sampled_from(["proximal", "mirror"]),
     weighted=st.booleans(),
 )
@@ -109,7 +110,8 @@ def test_a_search_for_ill_conditioned_problems_finds_none_that_is_not_finite(
         strict=True,
     ):
         kept = (torch.rand(value.shape[-2:], generator=g) >= sparsity).float()
-        kept = kept if name == "cost" else torch.minimum(kept, kept.mT)  # edges stay symmetric
+        if name != "cost":  # symmetric to the bit, where rows are so close that rounding shows
+            kept, value = torch.minimum(kept, kept.mT), (value + value.mT) / 2
         matrices[name] = (10**magnitude * value * kept).requires_grad_()
     weights = (torch.rand(BATCH, t, generator=g) >= sparsity).float() if weighted else None
     error = _solve(
