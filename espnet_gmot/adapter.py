@@ -22,6 +22,7 @@ class Adapter(torch.nn.Module):
 
     def __init__(self, width: int, teacher_width: int, kind: str = "linear", hidden: int = 512) -> None:
         super().__init__()
+        self.map: torch.nn.Module
         if kind == "linear":
             self.map = torch.nn.Linear(width, teacher_width)
         elif kind == "mlp":

@@ -139,6 +139,7 @@ class GMOTLoss(torch.nn.Module):
 
     def _pooled(self, acoustic: Graph, linguistic: Graph) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """Coupling, weighted quantity loss and statistics of the pooling."""
+        assert self.pooling is not None
         plan, quantity = self.pooling(acoustic.nodes, acoustic.lengths, linguistic.lengths, linguistic.nodes.shape[1])
         quantity = quantity.masked_fill(linguistic.lengths == 0, 0.0)  # nothing to count
         self.values = quantity.detach()
@@ -146,7 +147,9 @@ class GMOTLoss(torch.nn.Module):
 
     def residual(self, features: torch.Tensor) -> torch.Tensor:
         """Features (B, T, width) plus what the adapter's linear map says of them, mapped back."""
-        return features + self.back(self.adapter.map(features))
+        assert self.back is not None, "residual: true makes it"
+        mapped: torch.Tensor = self.back(self.adapter.map(features))
+        return features + mapped
 
     def transport(self, acoustic: Graph, linguistic: Graph, now: Now | None = None) -> FGWResult:
         """Couple the two graphs as the options say.
@@ -232,7 +235,7 @@ class LayeredLoss(torch.nn.Module):
     @property
     def values(self) -> torch.Tensor:
         """(B,) the sum of all transfers' distances of each utterance of the last batch."""
-        return torch.stack([loss.values for loss in self.losses]).sum(0)
+        return torch.stack([loss.values for loss in self.losses if isinstance(loss, GMOTLoss)]).sum(0)
 
     def forward(
         self,

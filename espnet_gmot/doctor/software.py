@@ -110,7 +110,7 @@ _PIN = re.compile(r"(numpy|librosa|sentencepiece|typeguard)\s*\(?([<>=!][^;)]*?)
 
 def _holds(found: str, bound: str) -> bool:
     """Whether a version lies within one bound, such as ``<1.24``."""
-    operator, number = re.match(r"([<>=!]=?)(.*)", bound).groups()
+    operator, number = re.findall(r"^([<>=!]=?)(.*)", bound)[0]
     compare = {"<": lt, "<=": le, ">": gt, ">=": ge, "==": eq, "!=": ne}[operator]
     width = max(len(versions.key(found)), len(versions.key(number.strip())))
     padded = [(*versions.key(text), *[0] * width)[:width] for text in (found, number.strip())]

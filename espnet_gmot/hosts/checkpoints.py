@@ -30,7 +30,7 @@ def guard(module: ModuleType) -> None:
     """
     if isinstance(module.torch, CarefulTorch):
         return
-    module.torch = CarefulTorch("torch")
+    module.torch = CarefulTorch("torch")  # type: ignore[attr-defined]  # ESPnet's module imports it by this name
     if hasattr(module, "Trainer"):
         module.Trainer.run = classmethod(_alone(module.Trainer.run.__func__))
 

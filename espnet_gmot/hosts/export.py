@@ -232,7 +232,7 @@ def check(exported: Exported, wav: Path | None = None) -> tuple[str, float]:
         # not `python stock.py`: the script's own folder holds modules of the plugin, and would head sys.path.
         # Elsewhere than here, so that no path happens to fit
         command = [sys.executable, "-c", _RUN, stock.__file__, exported.config, exported.model_file, *paths[:2]]
-        words = [str(word if isinstance(word, str) else word.absolute()) for word in command]
+        words = [str(word.absolute()) if isinstance(word, Path) else str(word) for word in command]
         log = open(Path(folder, "log"), "w+b")  # noqa: SIM115 - closed below, after the process that writes it
         with log, subprocess.Popen(words, cwd=folder, stdout=log, stderr=log) as process:
             expected = stock.decode(paths[2], exported.original_file, speech)
@@ -278,7 +278,8 @@ def check_input(exported: Exported, wav: Path | None) -> np.ndarray:
             raise UserError(f"--check_wav {wav}: this model reads extracted features (input_size): leave it out")
         noise = random.standard_normal((200, config["input_size"]))
         if config.get("normalize") == "global_mvn":
-            noise = noise * exported.model.normalize.std.numpy() + exported.model.normalize.mean.numpy()
+            scale: Any = exported.model.normalize
+            noise = noise * scale.std.numpy() + scale.mean.numpy()
         return noise.astype(np.float32)
     rate = portable.sampling_rate(config)
     if wav is None:

@@ -59,7 +59,7 @@ class HFSpeechFrontend(AbsFrontend):
         self.layer = layer if layer == WEIGHTED_SUM else encoder.index(layer, f"or {WEIGHTED_SUM}")
         _check_rate(fs, encoder.sampling_rate, self.model)
         self.sampling_rate = encoder.sampling_rate
-        if self.layer != WEIGHTED_SUM:
+        if isinstance(self.layer, int):
             encoder.cut(self.layer)
         if self.freeze:
             encoder.eval().requires_grad_(False)
@@ -104,7 +104,7 @@ class HFSpeechFrontend(AbsFrontend):
         """Take the pretrained weights again."""
         if not self.freeze:
             fresh = load_speech_encoder(self.model)
-            if self.layer != WEIGHTED_SUM:
+            if isinstance(self.layer, int):
                 fresh.cut(self.layer)
             self.trained_encoder.load_state_dict(fresh.state_dict())
         if self.layer == WEIGHTED_SUM:

@@ -120,6 +120,8 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
         weights = self._speech_probability(encoded) if self.gmot_config.frame_weights == "blank" else None
         if teacher is None:
             teacher, teacher_lengths = self._ask_teacher(text, text_lengths, encoded.device, kwargs.get("utt_id"))
+        if teacher_lengths is None:
+            raise UserError("gmot: the teacher's features came without teacher_lengths")
         # an utterance without anything to read has no row, or in archives one of zeros: it takes no part
         silent = ~(teacher != 0).flatten(1).any(1)
         teacher_lengths = teacher_lengths.masked_fill(silent, 0)
@@ -148,6 +150,7 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
 
     def _add_residual(self, _: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         """What the CTC head reads: the encoder's output plus what the adapter says of it, mapped back."""
+        assert isinstance(self.gmot, GMOTLoss), "residual: true goes with one tap"
         return (self.gmot.residual(inputs[0]),)
 
     def _speech_probability(self, encoded: torch.Tensor) -> torch.Tensor:
@@ -168,7 +171,7 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
 
             config = self.gmot_config
             self.teacher = PLMTeacher(
-                config.teacher,
+                self.gmot_config.teacher,
                 layer=config.teacher_layer,
                 special_tokens=config.special_tokens,
                 stats=config.teacher_stats,

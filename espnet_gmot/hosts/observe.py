@@ -123,7 +123,8 @@ class Observer:
         self.streams = _streams(self.args)
         self.rate = sampling_rate((self.args.frontend_conf or {}).get("fs", 16000), "frontend_conf.fs")
         self.raw = self.args.input_size is None
-        self._teacher_name, self._plm = teacher, None
+        self._teacher_name = teacher
+        self._plm: Any = None
 
     def centre_as(self, other: "Observer") -> None:
         """Take over another's running mean of the teacher's features, which knows nothing before training."""

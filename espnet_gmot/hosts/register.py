@@ -55,7 +55,7 @@ def add_choices(task: ModuleType) -> None:
     _pass_symbols(task.ASRTask)
 
 
-def _pass_symbols(task: type) -> None:
+def _pass_symbols(task: Any) -> None:
     """Let the model know ``--non_linguistic_symbols``, which ESPnet gives to its tokenizer alone."""
     build = task.build_model
     if hasattr(build, "gmot"):
@@ -69,8 +69,9 @@ def _pass_symbols(task: type) -> None:
             model.symbols = getattr(args, "non_linguistic_symbols", None)
         return model
 
-    build_model.gmot = True
-    task.build_model = classmethod(build_model)
+    marked: Any = build_model
+    marked.gmot = True
+    task.build_model = classmethod(marked)
 
 
 def _guard(module: ModuleType) -> None:
@@ -107,5 +108,5 @@ class _Finder(importlib.abc.MetaPathFinder):
                 run(module)
                 _ACTIONS[fullname](module)
 
-            spec.loader.exec_module = run_then_act
+            spec.loader.exec_module = run_then_act  # type: ignore[method-assign]  # this one loader only
         return spec

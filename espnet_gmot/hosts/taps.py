@@ -1,6 +1,7 @@
 """Where the acoustic graph comes from: named places of an ESPnet model."""
 
 import operator
+from typing import Any
 
 import torch
 
@@ -23,9 +24,9 @@ class Tap:
         UserError: where the model has no such place.
     """
 
-    def __init__(self, model: torch.nn.Module, name: str) -> None:
+    def __init__(self, model: Any, name: str) -> None:
         self.name, self.module, self.encoder = name, _place(model, name), model.encoder
-        self.output: object = None
+        self.output: Any = None
         self.lengths: torch.Tensor | None = None
 
     def __enter__(self) -> "Tap":
@@ -39,7 +40,7 @@ class Tap:
         for hook in self._hooks:
             hook.remove()
 
-    def _keep(self, module: torch.nn.Module, inputs: object, output: object) -> None:
+    def _keep(self, module: torch.nn.Module, inputs: object, output: Any) -> None:
         if self.name == "frontend":
             # a copy: ESPnet masks and normalises in place what needs no gradient
             output = (output[0].clone(), output[1])
@@ -60,6 +61,7 @@ class Tap:
             return self.output
         # ESPnet's blocks give (features, mask, …), features being (features, positions) where these are relative;
         # the mask counts where frames are dropped between the blocks (ctc_trim)
+        assert self.lengths is not None, "the encoder ran"
         nodes, *more = self.output if isinstance(self.output, tuple) else (self.output,)
         nodes = nodes[0] if isinstance(nodes, tuple) else nodes
         if more and isinstance(more[0], torch.Tensor) and more[0].shape == (nodes.shape[0], 1, nodes.shape[1]):
@@ -67,7 +69,7 @@ class Tap:
         return nodes, self.lengths
 
 
-def width(model: torch.nn.Module, name: str, encoded_width: int) -> int:
+def width(model: Any, name: str, encoded_width: int) -> int:
     """Columns of the features at a place of the model.
 
     Args:
@@ -80,11 +82,11 @@ def width(model: torch.nn.Module, name: str, encoded_width: int) -> int:
     """
     if name == "encoder":
         return encoded_width
-    place = _place(model, name)
-    return place.output_size() if name == "frontend" else model.encoder.output_size()
+    place: Any = _place(model, name)
+    return int((place if name == "frontend" else model.encoder).output_size())
 
 
-def _place(model: torch.nn.Module, name: str) -> torch.nn.Module:
+def _place(model: Any, name: str) -> torch.nn.Module:
     if name == "frontend":
         if model.frontend is None:
             raise UserError("gmot_conf: tap: 'frontend', but this model reads extracted features: use tap: encoder")

@@ -147,7 +147,8 @@ def _run_all(
     total: int,
 ) -> None:
     """Run jobs in forks, at most ``processes`` at a time, with a progress bar; the first failure stops the rest."""
-    waiting, running = list(jobs), {}
+    waiting = list(jobs)
+    running: dict[Job, BaseProcess] = {}
     seen = {job: _Counter(job.log, marker) for job in jobs}
     with tqdm(total=total, unit=unit, mininterval=1.0) as bar:
         try:

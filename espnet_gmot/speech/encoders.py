@@ -39,7 +39,9 @@ class SpeechEncoder(nn.Module):
         fingerprint: digest (hex) of the pretrained weights and of the settings of the waveform's preparation.
     """
 
-    def __init__(self, hf: nn.Module, extractor: Any) -> None:
+    hf: Any  # transformers' modules have attributes that torch's types don't know
+
+    def __init__(self, hf: Any, extractor: Any) -> None:
         super().__init__()
         self.hf = hf
         self.width: int = hf.config.hidden_size
@@ -93,7 +95,10 @@ class WhisperStates(SpeechEncoder):
     audio is cut into equal pieces of at most 30 seconds that do not see each other.
     """
 
-    def __init__(self, hf: nn.Module, extractor: Any) -> None:
+    mel_filters: Tensor
+    window: Tensor
+
+    def __init__(self, hf: Any, extractor: Any) -> None:
         super().__init__(hf, extractor)
         self.n_fft: int = extractor.n_fft
         self.hop: int = extractor.hop_length
@@ -180,7 +185,7 @@ class WaveStates(SpeechEncoder):
     Hugging Face's implementation; here they are taken over each utterance's own frames.
     """
 
-    def __init__(self, hf: nn.Module, extractor: Any) -> None:
+    def __init__(self, hf: Any, extractor: Any) -> None:
         super().__init__(hf, extractor)
         self.normalise: bool = bool(extractor.do_normalize)
         self.receptive_field = 1
@@ -247,6 +252,7 @@ class MaskedGroupNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Normalise (B, C, T) over the valid part of T."""
+        assert self.lengths is not None, "set by the caller"
         padding = ~valid(self.lengths, hidden.size(2))[:, None, :]
         count = self.lengths[:, None, None]
         mean = hidden.masked_fill(padding, 0.0).sum(2, keepdim=True) / count

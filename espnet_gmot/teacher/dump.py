@@ -184,7 +184,9 @@ def _finish(
     """Write teacher.json, then teacher.scp: its presence says that all is there."""
     import transformers
 
-    places, total, rows, empty = {}, 0.0, 0, set()
+    places: dict[str, str] = {}
+    empty: set[str] = set()
+    total, rows = np.zeros(()), 0
     for shard, note in zip(shards, folder.collect(shards), strict=True):
         empty.update(note.get("empty", ()))
         places.update(zip(shard.content, (f"{shard.path}:{offset}" for offset in note["offsets"]), strict=True))

@@ -51,7 +51,7 @@ class FeatureStats:
 
     def save(self, path: Path) -> None:
         """Write to ``path`` (.npz) in one step."""
-        arrays = {"mean": self.mean, "rows": np.asarray(self.rows), "shrinkage": np.asarray(SHRINKAGE)}
+        arrays: dict[str, Any] = {"mean": self.mean, "rows": np.asarray(self.rows), "shrinkage": np.asarray(SHRINKAGE)}
         if self.whitening is not None:
             arrays["whitening"] = self.whitening
         with replacing(path, "wb") as handle:

@@ -82,7 +82,8 @@ class PLMTeacher:
             config = load_config(self.model)
             config = getattr(config, "text_config", None) or config
             depth = config.num_hidden_layers
-            for layer in self.layers or [None]:
+            asked: list[int | None] = [*self.layers] or [None]
+            for layer in asked:
                 if layer is not None and -depth - 1 <= layer <= depth:
                     continue
                 raise UserError(

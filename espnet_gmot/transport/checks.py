@@ -99,4 +99,5 @@ def check_symmetry(name: str, edges: Edges, lengths: Tensor) -> None:
 
 def _apart(one: Tensor, other: Tensor) -> Tensor:
     """‖one − other‖ relative to their mean norm, (B,)."""
-    return 2.0 * (one - other).norm(dim=1) / (one.norm(dim=1) + other.norm(dim=1)).clamp(min=1e-30)
+    apart: Tensor = 2.0 * (one - other).norm(dim=1) / (one.norm(dim=1) + other.norm(dim=1)).clamp(min=1e-30)
+    return apart

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class Watch:
         return bool(flag)
 
 
-def captured(step: Callable[[S, float], S], state: S, steps: int) -> Callable[[S, float], S]:
+def captured(step: Callable[[S, Any], S], state: S, steps: int) -> Callable[[S, Any], S]:
     """A step that is replayed as a CUDA graph where the state is on a GPU and enough steps follow; else the step.
 
     Args:
@@ -71,7 +71,7 @@ def captured(step: Callable[[S, float], S], state: S, steps: int) -> Callable[[S
         return step
 
 
-class _Graph:
+class _Graph(Generic[S]):
     """One step over fixed memory: reads the state there and writes its successor back.
 
     torch.cuda.graph would empty the allocator's cache and wait for the device at every capture, so the capture is
@@ -80,12 +80,13 @@ class _Graph:
     """
 
     def __init__(self, step: Callable[[S, Tensor], S], state: S, device: torch.device) -> None:
-        self._state = type(state)(**{f.name: getattr(state, f.name).clone() for f in fields(state)})
+        names = [field.name for field in fields(type(state))]  # type: ignore[arg-type]  # S is a dataclass
+        self._state = type(state)(**{name: getattr(state, name).clone() for name in names})
         self._number, self._graph = torch.ones((), device=device), torch.cuda.CUDAGraph()
         here = torch.cuda.current_stream(device)
         last = _last.get((device, here.cuda_stream))
         # libraries keep memory for every stream they ever saw: always the same one
-        self._aside = last._aside if last else torch.cuda.Stream(device)
+        self._aside: torch.cuda.Stream = last._aside if last else torch.cuda.Stream(device)
         self._aside.wait_stream(here)
         with torch.cuda.stream(self._aside):
             step(
@@ -95,8 +96,8 @@ class _Graph:
             self._graph.capture_begin(last._graph.pool() if last else None, capture_error_mode="thread_local")
             try:
                 fresh = step(self._state, self._number)
-                for field in fields(fresh):
-                    getattr(self._state, field.name).copy_(getattr(fresh, field.name))
+                for name in names:
+                    getattr(self._state, name).copy_(getattr(fresh, name))
             finally:
                 self._graph.capture_end()
         here.wait_stream(self._aside)
@@ -109,4 +110,4 @@ class _Graph:
         return self._state
 
 
-_last: dict[tuple[torch.device, int], _Graph] = {}
+_last: dict[tuple[torch.device, int], _Graph[Any]] = {}

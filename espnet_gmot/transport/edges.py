@@ -364,4 +364,5 @@ def _toeplitz(profile: Tensor, weights: Tensor) -> Tensor:
     size = weights.shape[1]
     circulant = torch.cat([profile, profile.new_zeros(profile.shape[0], 1), profile[:, 1:].flip(1)], 1)
     spectrum = torch.fft.rfft(circulant.to(weights.dtype)) * torch.fft.rfft(weights, n=2 * size)
-    return torch.fft.irfft(spectrum, n=2 * size)[:, :size]
+    product: Tensor = torch.fft.irfft(spectrum, n=2 * size)
+    return product[:, :size]

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,9 @@ class _Envelope(torch.autograd.Function):
     """Values at a fixed plan. By the envelope theorem their gradient is the partial one, the plan held still."""
 
     @staticmethod
-    def forward(ctx, problem: Problem, solution: Solution, cost: Tensor, *leaves: Tensor):
+    def forward(
+        ctx: Any, problem: Problem, solution: Solution, cost: Tensor, *leaves: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The values, (B,) each: value, linear, quadratic."""
         ctx.problem = problem
         ctx.save_for_backward(solution.plan)  # so that a plan changed in place meanwhile is an error
@@ -40,7 +43,7 @@ class _Envelope(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, by_value: Tensor, by_linear: Tensor, by_quadratic: Tensor):
+    def backward(ctx: Any, by_value: Tensor, by_linear: Tensor, by_quadratic: Tensor) -> tuple[Tensor | None, ...]:
         """Partial gradients to the cost (B, T, U) and to the leaves of both edges."""
         problem, (plan,), alpha = ctx.problem, ctx.saved_tensors, ctx.problem.options.alpha
         by_linear = by_linear + (1.0 - alpha) * by_value

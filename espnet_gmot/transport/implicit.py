@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,14 +39,17 @@ def differentiable(problem: Problem, plan: Tensor, cost: Tensor, acoustic: Edges
     References:
         .. [1] Blondel et al., "Efficient and modular implicit differentiation", NeurIPS 2022.
     """
-    return _Implicit.apply(problem, plan, (acoustic, linguistic), cost, *acoustic.tensors, *linguistic.tensors)
+    moved: Tensor = _Implicit.apply(problem, plan, (acoustic, linguistic), cost, *acoustic.tensors, *linguistic.tensors)
+    return moved
 
 
 class _Implicit(torch.autograd.Function):
     """The identity on the plan, whose backward solves for what moved it."""
 
     @staticmethod
-    def forward(ctx, problem: Problem, plan: Tensor, edges: tuple[Edges, Edges], cost: Tensor, *leaves: Tensor):
+    def forward(
+        ctx: Any, problem: Problem, plan: Tensor, edges: tuple[Edges, Edges], cost: Tensor, *leaves: Tensor
+    ) -> Tensor:
         """A copy of the plan, (B, T, U)."""
         ctx.problem, ctx.plan, ctx.edges = problem, plan, edges
         ctx.save_for_backward(cost, *leaves)
@@ -53,7 +57,7 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, by_plan: Tensor):
+    def backward(ctx: Any, by_plan: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients to the cost (B, T, U) and to the leaves of both edges."""
         problem, plan = ctx.problem, ctx.plan
         with torch.autocast(plan.device.type, enabled=False):

@@ -82,7 +82,7 @@ class Options:
         """Factor on ε at an outer step: from `annealing` down to 1 over the first half of the steps, geometrically."""
         if self.annealing == 1.0:
             return 1.0
-        return self.annealing ** max(0.0, 1.0 - step / max(1.0, 0.5 * self.outer_iterations))
+        return math.pow(self.annealing, max(0.0, 1.0 - step / max(1.0, 0.5 * self.outer_iterations)))
 
 
 class OptionKeywords(TypedDict, total=False):

@@ -73,7 +73,8 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 def _weights(tensor: Tensor) -> np.ndarray:
     """Float64 weights whose sums agree to the last digit, as POT's exact solver wants them."""
     weights = _numpy(tensor)
-    return weights / weights.sum()
+    shares: np.ndarray = weights / weights.sum()
+    return shares
 
 
 def _one(
@@ -129,7 +130,8 @@ def _relaxed(
     def half(plan: np.ndarray) -> np.ndarray:
         """(A,L)⊗plan, (T, U)."""
         rows, columns = acoustic**2 @ plan.sum(1), linguistic**2 @ plan.sum(0)
-        return rows[:, None] + columns[None, :] - 2.0 * acoustic @ plan @ linguistic
+        halved: np.ndarray = rows[:, None] + columns[None, :] - 2.0 * acoustic @ plan @ linguistic
+        return halved
 
     def energy(plan: np.ndarray) -> float:
         """α times the GW energy."""
@@ -152,7 +154,8 @@ def _relaxed(
     def slope(plan: np.ndarray) -> np.ndarray:
         """Gradient of `penalised`, (T, U)."""
         fill = options.rho_linguistic * np.log(np.maximum(plan.sum(0), TINY) / b)
-        return 2.0 * options.alpha * half(plan) + fill[None, :]
+        gradient: np.ndarray = 2.0 * options.alpha * half(plan) + fill[None, :]
+        return gradient
 
     start = start * (a / np.maximum(start.sum(1), TINY))[:, None]
     plan, log = ot.optim.semirelaxed_cg(a, b, linear, 1.0, penalised, slope, G0=start, numItermax=many, log=True)

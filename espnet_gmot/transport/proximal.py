@@ -132,15 +132,16 @@ class Steps:
 
     def _sinkhorn(self, kernel: Tensor, state: State, epsilon: Tensor, slack: Tensor | None) -> tuple[Tensor, Tensor]:
         """In the log domain on a GPU; on a CPU by matrix products, and again in the log domain where those overflow."""
-        parts = [kernel, self.log_a, self.log_b, state.f, state.g, epsilon]
+        parts = (kernel, self.log_a, self.log_b, state.f, state.g, epsilon)
         effort = (self.options.rho_acoustic, self.options.rho_linguistic, self.options.inner_iterations)
         if kernel.device.type != "cpu":
             return sinkhorn_log(*parts, *effort, slack)
         f, g, safe = sinkhorn_scaling(*parts, *effort, slack)
         rest = (~(safe | state.done)).nonzero().squeeze(1)
         if len(rest):
-            again = sinkhorn_log(*(x[rest] for x in parts), *effort, None if slack is None else slack[rest])
-            f[rest], g[rest] = again
+            kernel, log_a, log_b, f0, g0, epsilon = (part[rest] for part in parts)
+            slack = None if slack is None else slack[rest]
+            f[rest], g[rest] = sinkhorn_log(kernel, log_a, log_b, f0, g0, epsilon, *effort, slack)
         return f, g
 
 
@@ -150,6 +151,7 @@ def _log(weights: Tensor) -> Tensor:
 
 def _warm(problem: Problem, support: Tensor) -> Tensor:
     """Logarithm of the given plan, mixed with the product plan."""
+    assert problem.initial_plan is not None
     given = torch.where(support, problem.initial_plan.clamp(min=0.0), 0.0)
     mass = given.sum((1, 2), keepdim=True)
     product = problem.acoustic_weights[:, :, None] * problem.linguistic_weights[:, None, :]

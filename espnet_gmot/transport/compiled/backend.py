@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from contextlib import nullcontext
+from typing import Any
 
 import numba
 import numpy as np
@@ -18,6 +19,8 @@ from espnet_gmot.transport.compiled.solver import Settings, solve_batch
 from espnet_gmot.transport.edges import CosineEdges, DenseEdges, Edges, SumEdges, TemporalEdges
 from espnet_gmot.transport.problem import Problem
 from espnet_gmot.transport.solution import Solution
+
+_kernels: Any = solve_batch  # numba's dispatcher, which counts and keeps what it compiles
 
 __all__ = ["solve", "supports"]
 
@@ -70,8 +73,8 @@ def solve(problem: Problem) -> Solution:
     )
     if not alive.all():
         out[torch.from_numpy(~alive)], stats[~alive, 5] = 0.0, 1.0
-    columns = torch.from_numpy(stats).to(torch.float32).unbind(1)
-    return Solution(out, *columns[:4], columns[4].long(), columns[5] > 0)
+    linear, quadratic, error, gap, steps, met = torch.from_numpy(stats).to(torch.float32).unbind(1)
+    return Solution(out, linear, quadratic, error, gap, steps.long(), met > 0)
 
 
 def _run(*arguments: object) -> None:
@@ -80,7 +83,7 @@ def _run(*arguments: object) -> None:
     with _lock:  # not every threading layer of numba's bears two callers
         numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
         numba.set_parallel_chunksize(1)  # whoever is free takes the next sample
-        with nullcontext() if solve_batch.signatures else event.install_listener("numba:compile", _Compilation()):
+        with nullcontext() if _kernels.signatures else event.install_listener("numba:compile", _Compilation()):
             solve_batch(*arguments)
         numba.set_parallel_chunksize(0)
     if torch.get_num_threads() != threads:  # both may share one OpenMP, whose number numba sets when it starts
@@ -104,7 +107,7 @@ class _Compilation(event.Listener):
         """Say where the kernels are kept from now on."""
         self.depth -= 1
         if self.depth == 0:
-            place = solve_batch.stats.cache_path
+            place = _kernels.stats.cache_path
             kept = f", kept in {place}" if place else ""
             self.log.warning("transport: compiled in %.0f s%s", time.perf_counter() - self.began, kept)
 
@@ -140,6 +143,7 @@ def _acoustic(edges: Edges) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
             lows.append(term.unit * math.sqrt(weight))
             constant += weight
         else:
+            assert isinstance(term, TemporalEdges)
             radius = size if term.radius is None else term.radius
             parts += [weight * term.scale.float(), torch.full((batch,), float(radius))]
     low = torch.cat(lows, 2) if lows else torch.zeros(batch, size, 0)
