@@ -49,10 +49,11 @@ $(VENV)/espnet_later: $(VENV)/.done
 	@rm -rf $@ && echo "test: $@: $(LATER)"
 	@$(PIP) --no-deps --ignore-requires-python --only-binary=:all: --target $@ $(LATER) || echo "test: without them, the later ESPnet's tests skip"
 
-## lint   ruff and shellcheck
+## lint   ruff, mypy and shellcheck
 lint: env
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 	$(VENV)/bin/shellcheck $$(git ls-files '*.sh' .ci/run)
 
 ## bench  every benchmark, into docs/

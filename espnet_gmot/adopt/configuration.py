@@ -66,9 +66,16 @@ def adopted(path: Path, gmot_conf: Mapping[str, Any], more: Mapping[str, Any]) -
     return new
 
 
+def _compose(text: str) -> yaml.MappingNode:
+    """The text's nodes; it is a mapping, as loading it has shown."""
+    node = yaml.compose(text)
+    assert isinstance(node, yaml.MappingNode)
+    return node
+
+
 def _edited(text: str, changes: Mapping[str, Any]) -> str:
     """Put each key where the text has it, or at the end."""
-    nodes = {key.value: (key, value) for key, value in yaml.compose(text).value}
+    nodes = {key.value: (key, value) for key, value in _compose(text).value}
     edits: list[tuple[int, int, str]] = []
     end: list[str] = []
     for key, value in changes.items():
@@ -92,7 +99,7 @@ def _edit(text: str, key: yaml.Node, node: yaml.Node, value: Any) -> tuple[int, 
         stop = node.end_mark.index if node.value else key.end_mark.index + 1
         inner = newline + _indented(_block(value), " " * (key.start_mark.column + 4)).rstrip("\n")
         return (node.start_mark.index if node.value else stop), stop, inner.replace("\n", newline)
-    if collection and node.flow_style:
+    if collection and isinstance(node, yaml.CollectionNode) and node.flow_style:
         inside = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).strip()[1:-1]
         place = node.start_mark.index + 1
         return place, place, inside + (", " if node.value else "")

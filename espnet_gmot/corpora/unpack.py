@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from tqdm import tqdm
 
@@ -69,7 +69,7 @@ def unpack(archive: str | Path, target: str | Path) -> Path:
     corpus.mkdir(parents=True, exist_ok=True)
     try:
         with archive.open("rb") as stream, _Progress(stream, archive) as counted:
-            _unpack_outer(counted, archive, corpus, begun, mark)
+            _unpack_outer(cast(IO[bytes], counted), archive, corpus, begun, mark)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise _explain(error, archive, corpus) from error
     set_complete(corpus, mark)
@@ -85,8 +85,8 @@ class _Member(tarfile.TarInfo):
         """Read the next member's header."""
         try:
             return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:
-            archive.ended = True
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # not documented, in every Python
+            archive.ended = True  # type: ignore[attr-defined]  # ours
             raise
 
 
@@ -164,7 +164,9 @@ def _write(source: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     with temporary.open("wb") as output:
-        shutil.copyfileobj(source.extractfile(member), output, 1 << 20)
+        content = source.extractfile(member)
+        assert content is not None, "a regular file"
+        shutil.copyfileobj(content, output, 1 << 20)
     os.replace(temporary, path)
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -209,7 +209,7 @@ class Observer:
             pieces=pieces,
             log_probs=log_probs,
             couplings=[
-                Coupled(place, loss, *graph, loss.coupling.attn[0, 0].T.double().numpy())
+                Coupled(place, loss, *graph, cast(Any, loss.coupling).attn[0, 0].T.double().numpy())
                 for place, loss, graph in zip(places, losses, graphs, strict=True)
             ],
             stats={key: float(value) for key, value in stats.items() if value is not None},

@@ -23,7 +23,16 @@ from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import table
 
 # options that decide where and how fast things run; what the data and the teachers are is checked by itself
-_RESOURCES = ("nj", "inference_nj", "gpu_inference", "batch_size", "python", "espnet_root", "data", "data_url")
+_RESOURCES: tuple[str, ...] = (
+    "nj",
+    "inference_nj",
+    "gpu_inference",
+    "batch_size",
+    "python",
+    "espnet_root",
+    "data",
+    "data_url",
+)
 _RESOURCES += ("max_utts", "frontend_model", "frontend_layer", "frontend_opts", "teacher_opts")
 
 

@@ -11,7 +11,7 @@ from espnet_gmot.recipe.jobs import cores
 
 _FLAGS = ("final", "after_final")
 # run.sh's options that the comparison gives itself
-_OURS = (
+_OURS: tuple[str, ...] = (
     "asr_config",
     "asr_tag",
     "asr_exp",
@@ -76,7 +76,7 @@ def get_parser() -> argparse.ArgumentParser:
         default=Path(__file__).resolve().parents[2] / "egs2/aishell_gmot/asr1",
         help=argparse.SUPPRESS,
     )
-    parser.error = _fail  # type: ignore[method-assign]
+    parser.error = _fail  # type: ignore[assignment, method-assign]  # errors of one line
     return parser
 
 
@@ -105,16 +105,16 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         if name in _FLAGS and not equals:
             own.append(f"--{name}")
             continue
-        value = value if equals else next(words, None)
+        given = value if equals else next(words, None)
         if name in _OURS:
             raise UserError(f"--{name}: the comparison sets it itself; see --systems and --teachers")
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise UserError(f"--{name}: no such option" + (f"; did you mean --{near[0]}?" if near else "; see --help"))
-        if value is None:
+        if given is None:
             raise UserError(f"--{name}: give a value")
         if name in ours:
-            own.append(f"--{name}={value}")
+            own.append(f"--{name}={given}")
         else:
-            others += [f"--{name}", value]
+            others += [f"--{name}", given]
     return parser.parse_args(own), others

@@ -140,7 +140,16 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lm_fold_length": (1, math.inf),
 }
 # run.sh's own options: it passes on what it doesn't know, so a misspelt one ends here
-_RUN_SH = ("espnet_root", "workdir", "data", "data_url", "max_utts", "teacher", "teacher_layer", "teacher_mode")
+_RUN_SH: tuple[str, ...] = (
+    "espnet_root",
+    "workdir",
+    "data",
+    "data_url",
+    "max_utts",
+    "teacher",
+    "teacher_layer",
+    "teacher_mode",
+)
 _RUN_SH += ("teacher_opts", "teacher_name", "frontend_model", "frontend_layer", "frontend_opts")
 _STAGES = """stages:
   1 local/data.sh          2 speed perturbation    3 format audio or features    4 drop short, long and empty
@@ -174,7 +183,7 @@ def get_parser() -> argparse.ArgumentParser:
         )
     for name, default in _ASR_SH_ONLY.items():
         parser.add_argument(f"--{name}", default=default, help=argparse.SUPPRESS)
-    parser.error = _fail  # type: ignore[method-assign]
+    parser.error = _fail  # type: ignore[assignment, method-assign]  # errors of one line
     return parser
 
 
@@ -244,9 +253,10 @@ def _pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
                 f"--{name}: no such option" + (f"; did you mean --{close[0]}?" if close else "; see --help")
             )
         if not equals:
-            value = next(words, None)
-            if value is None:
+            following = next(words, None)
+            if following is None:
                 raise UserError(f"--{name}: give a value")
+            value = following
         pairs.append((name, value))
     return pairs
 

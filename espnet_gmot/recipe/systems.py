@@ -10,7 +10,15 @@ from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
 
 #: Options that decide how much training a system gets and which of its epochs are used.
-BUDGET = ("max_epoch", "num_iters_per_epoch", "batch_type", "batch_size", "batch_bins", "accum_grad", "patience")
+BUDGET: tuple[str, ...] = (
+    "max_epoch",
+    "num_iters_per_epoch",
+    "batch_type",
+    "batch_size",
+    "batch_bins",
+    "accum_grad",
+    "patience",
+)
 BUDGET += ("optim", "optim_conf", "scheduler", "scheduler_conf", "keep_nbest_models", "best_model_criterion")
 _GMOT = tuple(GMOTConfig.__dataclass_fields__)
 _SYNTAX = "write NAME[=CONFIG][@TEACHER][:OPTION=VALUE,…], e.g. gmot-t@e5:w_ot=10,w_align=10"

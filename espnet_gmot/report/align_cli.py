@@ -115,7 +115,10 @@ def measure(
         if seen.log_probs is not None and len(seen.labels) == len(spans):
             ctc = ctc_spans(seen.log_probs, seen.labels, seen.pieces, seen.seconds)
             errors.setdefault("ctc", []).append(span_errors(ctc, spans))
-    return [score(str(observer.exp), observer.file.name, name, parts) for name, parts in errors.items()]
+    return [
+        score(str(observer.exp), observer.file.name if observer.file else "", name, parts)
+        for name, parts in errors.items()
+    ]
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -113,7 +113,8 @@ def draw_plan(axes: "Axes", plan: np.ndarray, tokens: Sequence[str], seconds: fl
         interpolation="nearest",
     )
     font = hanzi_font()
-    axes.set_yticks(range(count), labels(tokens), **({"fontfamily": font} if font else {}))
+    style: dict[str, Any] = {"fontfamily": font} if font else {}
+    axes.set_yticks(range(count), labels(tokens), **style)
     axes.tick_params(axis="y", length=0)
 
 

@@ -1,6 +1,7 @@
 """Substitutions that sound alike: the same syllable, with or without the same tone, in another character."""
 
 from functools import cache
+from typing import Any
 
 from espnet_gmot.errors import UserError
 
@@ -40,5 +41,10 @@ def readings(token: str) -> frozenset[str]:
         raise UserError("--errors: needs pypinyin: pip install 'espnet_gmot[report]'") from error
     if len(token) != 1 or token.isascii():
         return frozenset()
-    options = {"style": Style.TONE3, "heteronym": True, "errors": "ignore", "neutral_tone_with_five": True}
+    options: dict[str, Any] = {
+        "style": Style.TONE3,
+        "heteronym": True,
+        "errors": "ignore",
+        "neutral_tone_with_five": True,
+    }
     return frozenset(reading for found in pinyin(token, **options) for reading in found)

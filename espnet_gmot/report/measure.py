@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -137,6 +138,7 @@ def read_scores(path: str | Path) -> list[Score]:
     """
     try:
         with Path(path).open(encoding="utf-8", newline="") as lines:
-            return [Score(**{f.name: f.type(row[f.name]) for f in fields(Score)}) for row in csv.DictReader(lines)]
+            kinds: dict[str, Any] = {field.name: field.type for field in fields(Score)}
+            return [Score(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in csv.DictReader(lines)]
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: no alignment scores ({error}); write them with align --measure") from error

@@ -120,9 +120,18 @@ class Page:
                 row = [system, name, str(len(cells)), _percent(rate), *self._uncertain(cells, against)]
                 rows.append([*row, str(cells[0].counts.tokens), f"{_blocks(cells[0])}s"])
         if rows:
-            first = next(iter(self.rows))
-            head = ["system", "set", "trainings", "CER %", "95 % from … to", f"less {first}'s", "95 % from … to", "p"]
-            caption = f"Intervals by bootstrap; p: how likely so large a difference from {first} is by chance alone."
+            base = next(iter(self.rows))
+            head = [
+                "system",
+                "set",
+                "trainings",
+                "CER %",
+                "95 % from … to",
+                f"less {base}'s",
+                "95 % from … to",
+                "p",
+            ]
+            caption = f"Intervals by bootstrap; p: how likely so large a difference from {base} is by chance alone."
             tables.append(Table(caption, [*head, "characters", "resampled"], rows))
         return tables
 

@@ -141,7 +141,7 @@ def utterance(shown: Coupling, name: str) -> dict[str, Any]:
         )
         for index, (alpha, plan) in enumerate(shown.by_alpha.items())
     ]
-    edges = []
+    edges: list[Picture] = []
     for when, pair in (("before training", shown.before), ("after training", shown.edges)):
         if pair is not None:
             drawing = figures.edges(*pair, shown.tokens, shown.seconds)

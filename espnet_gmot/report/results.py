@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import replacing
@@ -97,7 +98,7 @@ def read_results(path: str | Path) -> list[Result]:
             raise UserError(f"{path}: no column {missing[0]!r}; give a CSV file that a comparison wrote")
         for row in reader:
             where = f"{path}:{reader.line_num}"
-            values = {
+            values: dict[str, Any] = {
                 field.name: _value(row[field.name], field.type, f"{where}: {field.name}") for field in fields(Result)
             }
             results.append(_checked(Result(**values), results, where))
@@ -106,7 +107,7 @@ def read_results(path: str | Path) -> list[Result]:
     return results
 
 
-def _value(text: str | None, kind: type, where: str) -> str | int | float:
+def _value(text: str | None, kind: Any, where: str) -> str | int | float:
     try:
         return kind(text if text is not None else "")
     except ValueError as error:

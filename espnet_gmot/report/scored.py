@@ -158,7 +158,7 @@ def _check_same_references(first: Row, row: Row) -> None:
                 f"{other.folder}/ref.trn: lacks utterance {missing[0]}{more}, which {one.folder} has: "
                 f"other test sets can't be compared; score both on the same {row.name}"
             )
-    if other := next((key for key, text in first.references.items() if row.references[key] != text), None):
+    if changed := next((key for key, text in first.references.items() if row.references[key] != text), None):
         raise UserError(
-            f"{row.folder}/ref.trn: utterance {other} isn't what it is in {first.folder}; score both on one text"
+            f"{row.folder}/ref.trn: utterance {changed} isn't what it is in {first.folder}; score both on one text"
         )

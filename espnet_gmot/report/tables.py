@@ -90,7 +90,8 @@ def resampled(rows: Sequence[Row], blocks: str, resamples: int, others: Sequence
             + ("; --blocks utterance takes utterances as independent" if blocks == "speaker" else "")
         )
     tokens = np.array([len(rows[0].references[key]) for key in keys])
-    ours, theirs = (np.array([row.errors(keys) for row in each]) if each else None for each in (rows, others))
+    ours = np.array([row.errors(keys) for row in rows])
+    theirs = np.array([row.errors(keys) for row in others]) if others else None
     return bootstrap(ours, tokens, names, theirs, resamples=resamples)
 
 
@@ -139,7 +140,15 @@ def errors(groups: Mapping[tuple[str, str], Sequence[Row]], tokens: Sequence[str
         rates = [f"{wrong}/{all_} ({_percent(wrong, all_)})" for all_, wrong in (found.unseen, found.seen)]
         kinds.append((system, name, *map(str, counts), *shares, *rates))
         places.append((system, name, *(_percent(wrong, all_) for all_, wrong in found.places)))
-    head = ("system", "set", "sub", "del", "ins", "sub: same sound and tone", "sub: same sound, other tone")
+    head: tuple[str, ...] = (
+        "system",
+        "set",
+        "sub",
+        "del",
+        "ins",
+        "sub: same sound and tone",
+        "sub: same sound, other tone",
+    )
     head += ("wrong: characters not in training", "wrong: the others")
     distances = [f"{low}" + "–" * (high > low) + str(high) * (low < high < 10**9) for low, high in breakdown.PLACES]
     first = "Kinds of errors\n" + table(head, kinds, range(2, 9))
