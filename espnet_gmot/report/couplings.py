@@ -11,7 +11,7 @@ from espnet_gmot.report.align import Span, coupling_spans, ctc_spans
 from espnet_gmot.report.pictures import Coupling
 
 if TYPE_CHECKING:
-    from espnet_gmot.hosts.observe import Coupled
+    from espnet_gmot.hosts.observe import Coupled, Observation
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -42,34 +42,41 @@ def observe(
     start.centre_as(trained)
     found = []
     for name in utterances:
-        seen = trained.recorded(directory, name, frame_shift)
-        before = start.recorded(directory, name, frame_shift)
-        ctc = None
-        if seen.log_probs is not None and len(seen.labels) == len(seen.tokens):
-            ctc = ctc_spans(seen.log_probs, seen.labels, seen.pieces, seen.seconds)
-        spoken = truth.get(name)
-        for now, then in zip(seen.couplings, before.couplings, strict=True):
-            transported = now.loss.pooling is None
-            found.append(
-                Coupling(
-                    system=system if len(seen.couplings) == 1 else f"{system}, {now.place}",
-                    utterance=name,
-                    text="".join(seen.tokens),
-                    tokens=seen.tokens,
-                    seconds=seen.seconds,
-                    speech=seen.speech,
-                    rate=seen.rate,
-                    plan=now.plan,
-                    by_alpha={alpha: now.coupled_as(alpha=alpha) for alpha in ALPHAS} if transported else {},
-                    path=coupling_spans(now.plan, seen.tokens, seen.seconds),
-                    ctc=ctc,
-                    truth=spoken if spoken and len(spoken) == len(seen.tokens) else None,
-                    log_probs=seen.log_probs,
-                    edges=edges(now),
-                    before=edges(then),
-                )
+        seen, before = (each.recorded(directory, name, frame_shift) for each in (trained, start))
+        found += [
+            _coupling(
+                system if len(seen.couplings) == 1 else f"{system}, {now.place}", seen, now, then, truth.get(name)
             )
+            for now, then in zip(seen.couplings, before.couplings, strict=True)
+        ]
     return found
+
+
+def _coupling(
+    system: str, seen: "Observation", now: "Coupled", then: "Coupled", spoken: Sequence[Span] | None
+) -> Coupling:
+    """One coupling as plain arrays; ``then`` is the same at the start of training."""
+    ctc = None
+    if seen.log_probs is not None and len(seen.labels) == len(seen.tokens):
+        ctc = ctc_spans(seen.log_probs, seen.labels, seen.pieces, seen.seconds)
+    transported = now.loss.pooling is None
+    return Coupling(
+        system=system,
+        utterance=seen.utterance,
+        text="".join(seen.tokens),
+        tokens=seen.tokens,
+        seconds=seen.seconds,
+        speech=seen.speech,
+        rate=seen.rate,
+        plan=now.plan,
+        by_alpha={alpha: now.coupled_as(alpha=alpha) for alpha in ALPHAS} if transported else {},
+        path=coupling_spans(now.plan, seen.tokens, seen.seconds),
+        ctc=ctc,
+        truth=spoken if spoken and len(spoken) == len(seen.tokens) else None,
+        log_probs=seen.log_probs,
+        edges=edges(now),
+        before=edges(then),
+    )
 
 
 def edges(coupled: "Coupled") -> tuple[np.ndarray, np.ndarray]:

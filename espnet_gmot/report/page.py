@@ -95,6 +95,7 @@ class Page:
             sections=sections,
             tables=tables,
             single=any(len(each) == 1 for each in self.exps.values()),
+            doses=pictures.doses(self.results),
             learning=learning,
             scores=_scores(self.scores) if self.scores else None,
             utterances=utterances,

@@ -11,6 +11,9 @@ import numpy as np
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import figures
 from espnet_gmot.report.align import Span
+from espnet_gmot.report.doses import figure as doses_figure
+from espnet_gmot.report.doses import responses
+from espnet_gmot.report.results import Result
 from espnet_gmot.report.training_log import TrainingLog
 
 #: What of a training is drawn: ESPnet's name, the axis, and what to look for.
@@ -109,6 +112,24 @@ def learning(logs: Mapping[str, TrainingLog]) -> list[Picture]:
             alt = f"Line charts of {label} on the validation set against steps and against hours: {', '.join(ends)}."
             pictures.append(Picture(label, _safe(figure, f"c-{name}"), alt, look))
     return pictures
+
+
+def doses(results: Sequence[Result]) -> list[Picture]:
+    """Dose and response, one picture for each set of results that has some."""
+    drawn = []
+    for name, response in responses(results).items():
+        spoken = [
+            f"{system} with {dose}: {mean:.1f} %"
+            for system, line in response.by_dose.items()
+            for dose, (mean, _) in line.items()
+        ]
+        alt = f"Chart of error rates on {name} against what the teacher has read: {'; '.join(spoken)}."
+        look = (
+            "If knowledge is what is transferred, the line falls to the right, and the permuted teacher, who knows as "
+            "much but says it of other characters, is no better than none."
+        )
+        drawn.append(Picture(f"Dose and response, {name}", _safe(doses_figure(response), f"d{len(drawn)}"), alt, look))
+    return drawn
 
 
 def utterance(shown: Coupling, name: str) -> dict[str, Any]:
