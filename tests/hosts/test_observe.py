@@ -154,3 +154,19 @@ def test_align_says_which_recording_it_wants() -> None:
             align_cli.main(words)
     with pytest.raises(UserError, match=r"no config.yaml"):
         align_cli.main(["nowhere", "--wav", "a.wav", "--text", "你"])
+
+
+def test_the_page_observes_before_and_after_training(training: Training, tmp_path: Path) -> None:
+    """Couplings at every alpha, and edges that training has changed for the frames alone."""
+    from espnet_gmot.report.couplings import ALPHAS, observe
+
+    first, second = observe(
+        "gmot", training.folder / "asr", training.folder / "valid", ["utterance00"], {}, frame_shift=0.05
+    )
+    assert (first.system, second.system) == ("gmot, encoder.0", "gmot, encoder")
+    for seen in (first, second):
+        assert list(seen.by_alpha) == list(ALPHAS) and len({plan.tobytes() for plan in seen.by_alpha.values()}) > 1
+        np.testing.assert_allclose(seen.by_alpha[0.5], seen.plan, atol=1e-6)
+        assert seen.edges[0].shape == (24, 24) and seen.edges[1].shape == (6, 6)
+        assert np.abs(seen.edges[0] - seen.before[0]).max() > 0.01
+        np.testing.assert_allclose(seen.edges[1], seen.before[1], atol=1e-6)
