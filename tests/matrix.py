@@ -50,9 +50,9 @@ OLD = (
 NEW = ("numpy>=2", "numba", "librosa>=0.10.2", "typeguard", "setuptools<82")
 #: name -> pytest's arguments; together all that a row has to show
 CHECKS = {
-    "train, decode, export": ("tests/hosts/test_lifecycle.py",),
+    "lifecycle": ("tests/hosts/test_lifecycle.py",),
     "frontend": ("tests/hosts/test_frontend.py",),
-    "loss, teachers": ("tests/test_loss.py", "tests/test_mix.py", "tests/teacher", "tests/speech"),
+    "teachers": ("tests/test_loss.py", "tests/test_mix.py", "tests/teacher", "tests/speech"),
     "transport": ("tests/transport",),
     "hosts": ("tests/hosts/test_model.py", "tests/hosts/test_export.py"),
 }
@@ -153,13 +153,18 @@ Entry = dict[str, Any]
 
 
 def try_row(
-    row: Row, work: Path, before: Entry | None = None, save: Callable[[Entry], object] = lambda _: None
+    row: Row,
+    work: Path,
+    checks: Sequence[str],
+    before: Entry | None = None,
+    save: Callable[[Entry], object] = lambda _: None,
 ) -> Entry:
     """Install a row and run the checks that have no result yet; returns its entry in the results.
 
     Args:
         row: the set-up.
         work: folder for environments and logs.
+        checks: keys of :data:`CHECKS`.
         before: the entry of an earlier run, whose checks are not run again.
         save: called with the entry after every check.
     """
@@ -176,17 +181,16 @@ def try_row(
     entry["versions"] = json.loads(subprocess.check_output([python, "-c", program, *names]))
     version = [python, "-c", "import platform as p; print(p.python_version())"]
     entry["python"] = subprocess.check_output(version, text=True).strip()
-    for name in wanted(row):
+    for name in checks:
         if name not in entry["checks"]:
             entry["checks"][name] = pytest(python, row, name, CHECKS[name], work)
             save(entry)
-    shutil.rmtree(work / "row", ignore_errors=True)
     return entry
 
 
 def wanted(row: Row) -> list[str]:
     """The checks of a row: without ESPnet, those that need none."""
-    return [name for name in CHECKS if row.espnet or name in ("loss, teachers", "transport")]
+    return [name for name in CHECKS if row.espnet or name in ("teachers", "transport")]
 
 
 def pytest(python: Path, row: Row, name: str, arguments: Sequence[str], work: Path) -> str:
@@ -259,18 +263,20 @@ def main() -> None:
     """Run the rows that have no result yet, or those that are named."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.matrix", description=__doc__.splitlines()[0])
     parser.add_argument("--row", action="append", choices=[row.name for row in ROWS], help="only this one")
+    parser.add_argument("--check", action="append", choices=[*CHECKS], help="only this one; the environment stays")
     parser.add_argument("--work", type=Path, default=ROOT / ".matrix", metavar="DIR", help="for environments and logs")
     parser.add_argument("--table", action="store_true", help="only write the table of the results that are there")
     parser.add_argument("--floors", action="store_true", help="only test setup.cfg's lower bounds; writes no table")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     if args.floors:
-        checks = try_row(floors(), args.work)["checks"]
+        checks = try_row(floors(), args.work, wanted(floors()))["checks"]
         sys.exit(any("failed" in found or "broken" in found or "error" in found for found in checks.values()))
     rows = [row for row in ROWS if row.name in (args.row or [row.name for row in ROWS])]
     for row in [] if args.table else rows:
         before = read_results().get(row.name)
-        if before and not set(wanted(row)) - set(before["checks"]):
+        checks = [name for name in wanted(row) if name in (args.check or CHECKS)]
+        if before and not set(checks) - set(before["checks"]):
             continue
 
         def save(entry: Entry, name: str = row.name) -> None:
@@ -278,7 +284,9 @@ def main() -> None:
             RESULTS.write_text(json.dumps({**read_results(), name: entry}, indent=1) + "\n")
             write_page(read_results())
 
-        save(try_row(row, args.work, before, save))
+        save(try_row(row, args.work, checks, before, save))
+        if not args.check:
+            shutil.rmtree(args.work / "row", ignore_errors=True)
     write_page(read_results())
 
 

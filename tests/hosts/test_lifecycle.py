@@ -46,7 +46,7 @@ def finished(training: Training, commands: list[list[str]]) -> str:
     driver = training.folder / "driver.py"
     driver.write_text(_DRIVER)
     command = [sys.executable, str(driver), json.dumps(commands)]
-    done = subprocess.run(command, cwd=training.folder, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=training.folder, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
 
@@ -76,7 +76,7 @@ def hypotheses(training: Training, name: str) -> int:
 def test_train_decode_export(training: Training, tiny_plm: Path, name: str) -> None:
     config, online = dict(CASES[name]), name == "hybrid"
     if online:  # the teacher runs beside the training
-        gmot = {"teacher": str(tiny_plm), "teacher_layer": 1, "teacher_width": 12, "residual": True}
+        gmot = {**GMOT, "teacher": str(tiny_plm), "teacher_layer": 1, "residual": True}
         config["model_conf"] = {**config["model_conf"], "gmot_conf": gmot}
     elif name == "transducer":
         config["model_conf"] = {**config["model_conf"], "gmot_conf": GMOT}
