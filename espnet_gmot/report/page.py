@@ -102,8 +102,8 @@ class Page:
             errors=errors,
             homophones=self._homophones(),
             kinds=KINDS,
-            resources=_resources(exps, logs),
-            origins=[(name, origin(exp)) for name, exp in exps.items()],
+            resources=_resources(exps, logs) if exps else _spent(self.results),
+            origins=[(name, origin(exp)) for name, exp in exps.items()] or _origins(self.results),
             commands=[(name, command) for name, exp in exps.items() if (command := training_command(exp))],
             made_with="; ".join(f"{name}: {value}" for name, value in here()),
             own_command=shlex.join(["python3", "-m", "espnet_gmot", *self.command]),
@@ -248,6 +248,33 @@ def _means(results: Sequence[Result]) -> Table:
         rows.append([system, name, str(len(cells)), f"{mean:.2f}", interval, str(cells[0].characters)])
     head = ["system", "set", "seeds", "CER %", "95 % from … to", "characters"]
     return Table("Means over seeds, with t intervals.", head, rows)
+
+
+def _spent(results: Sequence[Result]) -> Table:
+    """What a comparison's systems took: means over their seeds."""
+    rows = []
+    for system in dict.fromkeys(result.system for result in results):
+        cells = {result.seed: result for result in results if result.system == system}.values()
+        means = [sum(getattr(cell, name) for cell in cells) / len(cells) for name in ("epochs", "steps", "hours")]
+        cpu = sum(cell.cpu_hours for cell in cells) / len(cells)
+        largest = max(cell.max_rss_gb for cell in cells)
+        rows.append([system, str(len(cells)), *(f"{mean:.4g}" for mean in means), f"{cpu:.2f}", f"{largest:.1f}"])
+    head = ["system", "seeds", "epochs", "steps", "hours", "processor hours", "memory GB"]
+    return Table(
+        "Means over seeds: wall clock of the epochs, processor time of the calls; the largest process.", head, rows
+    )
+
+
+def _origins(results: Sequence[Result]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Where a comparison's systems were trained, as its first seeds say."""
+    first: dict[str, Result] = {}
+    for result in results:
+        first.setdefault(result.system, result)
+    names = ("date", "commit", "versions", "hardware", "config", "options", "teacher")
+    return [
+        (system, [(name, getattr(cell, name)) for name in names if getattr(cell, name)])
+        for system, cell in first.items()
+    ]
 
 
 def _resources(exps: Mapping[str, Path], logs: Mapping[str, TrainingLog]) -> Table:

@@ -14,7 +14,17 @@ def result(system: str, seed: int, errors: int, name: str = "dev") -> Result:
     """A line of a comparison's CSV: so many errors of 1000 characters."""
     values = {field.name: field.type() for field in fields(Result)}
     known = {"system": system, "seed": seed, "set": name, "utterances": 100, "characters": 1000, "errors": errors}
-    return Result(**values | known | {"substitutions": errors, "cer": errors / 1000, "counted_by": "jiwer"})
+    return Result(
+        **values
+        | known
+        | {
+            "substitutions": errors,
+            "cer": errors / 1000,
+            "counted_by": "jiwer",
+            "cpu_hours": 0.25 + seed,
+            "commit": "abc123",
+        }
+    )
 
 
 RESULTS = [
@@ -39,4 +49,5 @@ def test_the_page_of_a_csv_draws_them(tmp_path: Path) -> None:
     assert cli.main(["--csv", str(tmp_path / "results.csv"), "--html", str(tmp_path / "a.html")]) == 0
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "gmot with 10 times: 4.1 %; " in text and "Dose and response, dev" in text
+    assert "commit: abc123" in text and "<td>1.25</td>" in text  # the mean of its seeds' processor hours
     assert "4.10" in text and 'id="learning"' not in text
