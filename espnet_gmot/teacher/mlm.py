@@ -224,7 +224,8 @@ class Pretrainer:
         temporary = self.out / ".saving"
         shutil.rmtree(temporary, ignore_errors=True)
         with writing(self.out), quiet_transformers():
-            self.model.save_pretrained(temporary)
+            # transformers before 4.35 wrote pytorch_model.bin by default
+            self.model.save_pretrained(temporary, safe_serialization=True)
             self.tokenizer.save_pretrained(temporary)
         vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         if self.model.config.model_type == "bert":

@@ -55,7 +55,7 @@ def tiny(family: str, folder: Path) -> str:
     """Write a random model of `family` and its preprocessing settings to `folder`."""
     torch.manual_seed(1)
     if family == "whisper":
-        transformers.WhisperModel(whisper_config()).save_pretrained(folder)
+        transformers.WhisperModel(whisper_config()).save_pretrained(folder, safe_serialization=True)
         transformers.WhisperFeatureExtractor().save_pretrained(folder)
         return str(folder)
     model, config, options, normalise = FAMILIES[family]
@@ -63,7 +63,7 @@ def tiny(family: str, folder: Path) -> str:
     for name, parameter in network.named_parameters():
         if "norm" in name:  # an untrained norm would hide a mistake in its scale or shift
             torch.nn.init.normal_(parameter, 1.0, 0.3)
-    network.save_pretrained(folder)
+    network.save_pretrained(folder, safe_serialization=True)
     transformers.Wav2Vec2FeatureExtractor(do_normalize=normalise).save_pretrained(folder)
     return str(folder)
 

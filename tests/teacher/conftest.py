@@ -43,7 +43,7 @@ def save_bert(folder: Path, sentences: list[str], seed: int = 0) -> Path:
         max_position_embeddings=40,
         initializer_range=0.2,
     )
-    BertModel(config).save_pretrained(folder)
+    BertModel(config).save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     return folder
 
