@@ -31,6 +31,11 @@ MODEL: dict[str, Any] = {
     "frontend": "default",
     "frontend_conf": {"n_fft": 512, "hop_length": 160},
     "specaug": "specaug",
+    "specaug_conf": {
+        "apply_time_warp": False,
+        "freq_mask_width_range": [0, 16],
+        "time_mask_width_ratio_range": [0.0, 0.05],
+    },
     "normalize": "utterance_mvn",
     "encoder": "e_branchformer",
     "encoder_conf": {
