@@ -34,7 +34,7 @@ MODEL: dict[str, Any] = {
     "specaug_conf": {
         "apply_time_warp": False,
         "freq_mask_width_range": [0, 16],
-        "time_mask_width_ratio_range": [0.0, 0.05],
+        "time_mask_width_range": [0, 20],
     },
     "normalize": "utterance_mvn",
     "encoder": "e_branchformer",
