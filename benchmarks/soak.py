@@ -94,6 +94,7 @@ def soak(model: torch.nn.Module, source: Iterator[dict[str, torch.Tensor]], step
     losses = []
 
     def look(kind: str, tensors: dict[str, torch.Tensor]) -> None:
+        """Counts tensors that hold something not finite."""
         for name, tensor in tensors.items():
             if tensor is not None and not torch.isfinite(tensor).all():
                 bad[f"{kind} {name}"] += 1

@@ -32,6 +32,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     here = Path(config.docs_dir, page.file.src_uri).parent
 
     def name(link: re.Match[str]) -> str:
+        """The link as it stands if the site holds its target, else the target's name."""
         target = (here / link[2]).resolve()
         if target.is_relative_to(config.docs_dir) or not target.exists():
             return link[0]  # a page, or a dead link, which strict mode reports

@@ -161,6 +161,7 @@ class Comparison:
         news = News(self.cells, unfinished, self.args.jobs)
 
         def done(task: Task, usage: Usage) -> None:
+            """What follows a training: its CER is written down and told."""
             self.folder.finish(cells[task.name], [self.args.valid_set], usage)
             results = self._write()
             mine = next(r for r in results if r.experiment.endswith(f"/{cells[task.name].exp.name}"))
@@ -213,6 +214,7 @@ class Comparison:
         log(f"--final: scoring {' and '.join(sets)} of {len(tasks)} cells")
 
         def done(task: Task, usage: Usage) -> None:
+            """What follows a scoring: the results are written down."""
             self.folder.finish(todo[task.name], sets, usage)
             self._write()
             log(f"{task.name}: scored")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def figure(response: Response) -> "Figure":
     for index, (system, line) in enumerate(response.by_dose.items()):
         places = [response.doses.index(dose) + 0.06 * (index - len(response.by_dose) / 2) for dose in line]
         means, halves = np.array(list(line.values())).T
-        style = {"color": COLORS[index % 7], "marker": MARKS[index % 7], "label": system}
+        style: dict[str, Any] = {"color": COLORS[index % 7], "marker": MARKS[index % 7], "label": system}
         axes.errorbar(places, means, np.nan_to_num(halves), capsize=3, linestyle="none", **style)
         ordered = [place for place in np.argsort(places) if list(line)[place] != "permuted"]  # a control is no dose
         axes.plot(np.array(places)[ordered], means[ordered], DASHES[index % 7], color=COLORS[index % 7], linewidth=1.2)

@@ -116,7 +116,7 @@ def learning(logs: Mapping[str, TrainingLog]) -> list[Picture]:
 
 def doses(results: Sequence[Result]) -> list[Picture]:
     """Dose and response, one picture for each set of results that has some."""
-    drawn = []
+    drawn: list[Picture] = []
     for name, response in responses(results).items():
         spoken = [
             f"{system} with {dose}: {mean:.1f} %"
