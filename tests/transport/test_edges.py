@@ -165,3 +165,13 @@ def test_bad_edges_are_named() -> None:
         CosineEdges(torch.zeros(3, 4))
     with pytest.raises(ValueError, match="an edge weight is -1"):
         SumEdges([(-1, _edges("cosine"))])
+
+
+def test_dense_cosine_edges_of_nearly_equal_rows_are_symmetric() -> None:
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(1, 1, 257, generator=generator) + 1e-4 * torch.randn(2, 90, 257, generator=generator)
+    edges = cosine_edges(h)
+    assert torch.equal(edges, edges.mT)
+    lengths = torch.tensor([90, 90])
+    result = fused_gromov_wasserstein(cosine_cost(h, h), edges, edges, lengths, lengths, alpha=0.5, backend="torch")
+    assert torch.isfinite(result.value).all()
