@@ -118,7 +118,7 @@ def decoding(folders: dict[str, Path], rounds: int, seconds: float) -> dict[str,
 def checkpoint(folders: dict[str, Path]) -> dict[str, Any]:
     """Bytes of the files and of the adapter, and the gmot file's share of stock and adapter together."""
     bytes_ = {name: (folder / "model.pth").stat().st_size for name, folder in folders.items()}
-    state = torch.load(folders["gmot"] / "model.pth")
+    state = torch.load(folders["gmot"] / "model.pth", weights_only=True)
     bytes_["adapter"] = sum(value.nbytes for name, value in state.items() if name.startswith("gmot."))
     return {
         "bytes": bytes_,

@@ -178,6 +178,14 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def read_yaml(path: Path) -> Any:
+    """A YAML file's content, by libyaml where PyYAML has it (ten times as fast); plain values only, no objects."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - one of the two safe ones
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` to ``path`` in one step."""
     with replacing(path) as handle:

@@ -99,7 +99,7 @@ def launch(argv: list[str]) -> None:
         os.environ[_SCRIPT] = os.path.abspath(argv[0])
         scope = sys.modules["__main__"].__dict__
         scope.update(__file__=argv[0], __name__="__main__")
-        exec(compile(Path(argv[0]).read_bytes(), argv[0], "exec"), scope)
+        exec(compile(Path(argv[0]).read_bytes(), argv[0], "exec"), scope)  # noqa: S102 - the script that the user gave
 
 
 def _instead(module: str, words: list[str]) -> bool:

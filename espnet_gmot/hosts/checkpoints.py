@@ -3,24 +3,35 @@
 ESPnet writes ``checkpoint.pth`` in place: a kill or a full disk at that moment leaves nothing to resume from. Here its
 modules that save and load get a ``torch`` of their own under the global name ``torch``: the same but for ``save`` and
 ``load``. Nobody else's torch is touched, nor any file of ESPnet's.
+
+ESPnet unpickles whatever a file holds (``weights_only=False``). Here only tensors, plain values and what ESPnet's
+reporter keeps are read: a model from elsewhere can't run code.
 """
 
+import contextlib
+import datetime
 import functools
 import logging
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, beside, replacing
+from espnet_gmot.files import alone, beside, read_yaml, replacing
 
 CHECKPOINT, BACKUP = "checkpoint.pth", "checkpoint.pth.bak"
+TRUST = "GMOT_TRUST_PICKLES"
+"""Environment variable: 1 has files unpickled as ESPnet does, whatever they would run."""
+# what the numbers of ESPnet's reporter are made of: NumPy's scalars, durations
+_PLAIN = [np.float64(0).__reduce__()[0], np.dtype, *(type(np.dtype(kind)) for kind in "fd"), datetime.timedelta]
 
 
 def guard(module: ModuleType) -> None:
@@ -78,7 +89,7 @@ def load(place: Any, *args: Any, **kwargs: Any) -> Any:
         return torch.load(place, *args, **kwargs)
     path = Path(place)
     try:
-        states = torch.load(path, *args, **kwargs)
+        states = unpickle(path, *args, **kwargs)
     except FileNotFoundError as error:
         raise UserError(missing(path)) from error
     except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
@@ -92,10 +103,32 @@ def load(place: Any, *args: Any, **kwargs: Any) -> Any:
         if not is_whole(backup):
             raise UserError(f"{what}; delete it to train anew, or restore it from a copy") from error
         logging.warning(f"{what}; going on from the one before it, {backup}")
-        states = torch.load(backup, *args, **kwargs)
+        states = unpickle(backup, *args, **kwargs)
     if path.name == CHECKPOINT and "reporter" in states and _first_rank():
         finish_epoch(path.parent, states)
     return states
+
+
+def unpickle(path: Path, *args: Any, **kwargs: Any) -> Any:
+    """``torch.load`` of a file that can't run code: ``weights_only``, whatever was asked for.
+
+    torch before 2.5 can't be told what else is harmless; there the trainer's own checkpoint is read as ESPnet does.
+
+    Raises:
+        UserError: the file holds other objects.
+    """
+    allow = getattr(torch.serialization, "safe_globals", None)
+    trusted = os.environ.get(TRUST) == "1" or (allow is None and path.name in (CHECKPOINT, BACKUP))
+    with allow(_PLAIN) if allow else contextlib.nullcontext():
+        try:
+            return torch.load(path, *args, **{**kwargs, "weights_only": not trusted})
+        except pickle.UnpicklingError as error:
+            if found := re.search(r"(?:GLOBAL|class) (\w\S+)", str(error)):
+                raise UserError(
+                    f"{path}: holds {found[1]}, an object that could run any code, and isn't read: save a state_dict "
+                    f"of tensors instead, or, if you trust the file, set {TRUST}=1"
+                ) from error
+            raise
 
 
 def missing(path: Path) -> str:
@@ -136,12 +169,7 @@ def finish_epoch(folder: Path, states: dict[str, Any]) -> None:
 
 
 def _criteria(config: Path) -> list[list[str]]:
-    import yaml
-
-    if not config.is_file():
-        return []
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(config.read_text(encoding="utf-8"), Loader=loader).get("best_model_criterion") or []
+    return (read_yaml(config) or {}).get("best_model_criterion") or [] if config.is_file() else []
 
 
 def _link(link: Path, target: str) -> None:

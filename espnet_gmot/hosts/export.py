@@ -25,6 +25,7 @@ from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import working_in
 from espnet_gmot.hosts import portable, stock
+from espnet_gmot.hosts.checkpoints import unpickle
 from espnet_gmot.hosts.register import register
 from espnet_gmot.kaldi.wav import read_audio
 
@@ -153,7 +154,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: the file holds something else, such as the trainer's state.
     """
-    state = torch.load(path, map_location="cpu", weights_only=False)  # as ESPnet reads it
+    state = unpickle(path, map_location="cpu")
     state = state.get("module", state)  # DeepSpeed
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path}: not a model's parameters (it holds {', '.join(map(str, state))}): give --model_file")
@@ -241,7 +242,7 @@ def check(exported: Exported, wav: Path | None = None) -> tuple[str, float]:
                 lines = log.read().decode(errors="replace").strip().splitlines() or ["no message"]
                 raise UserError(f"{exported.folder}: stock ESPnet can't decode the export: {lines[-1]}")
         answer = yaml.safe_load(Path(folder, "stock.json").read_text(encoding="utf8"))
-        found = stock.Decoded(answer["text"], answer["tokens"], np.load(Path(folder, "stock.npy")))
+        found = stock.Decoded(answer["text"], answer["tokens"], np.load(Path(folder, "stock.npy"), allow_pickle=False))
     return expected.text, compare(expected, found, exported.folder)
 
 
@@ -284,6 +285,8 @@ def check_input(exported: Exported, wav: Path | None) -> np.ndarray:
     rate = portable.sampling_rate(config)
     if wav is None:
         return (0.1 * random.standard_normal(2 * rate)).astype(np.float32)
+    if not wav.is_file():  # nor a command, which a wav.scp could hold
+        raise UserError(f"--check_wav {wav}: no such file")
     try:
         return read_audio(str(wav), rate)
     except UserError as error:

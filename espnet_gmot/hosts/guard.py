@@ -101,7 +101,7 @@ def _refuse_other_statistics(args: argparse.Namespace) -> None:
         return
     from espnet_gmot.speech.encoders import speech_width
 
-    with np.load(stats) as known:
+    with np.load(stats, allow_pickle=False) as known:
         there = known["sum"].shape[-1] if "sum" in known else None
     width = speech_width(model)
     if there is not None and there != width:

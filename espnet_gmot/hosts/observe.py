@@ -21,6 +21,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.graph import Graph
 from espnet_gmot.hosts.model import ESPnetGMOTASRModel
 from espnet_gmot.hosts.register import register
+from espnet_gmot.kaldi.ark import read_matrix
 from espnet_gmot.kaldi.tables import read_table
 from espnet_gmot.kaldi.wav import read_audio, read_wav_scp, sampling_rate
 from espnet_gmot.loss import GMOTLoss
@@ -224,12 +225,10 @@ class Observer:
 
     def _archived(self, directory: Path, utterance: str) -> np.ndarray | None:
         """The teacher's rows of an utterance where an archive holds them: the directory's own, or a training stream."""
-        import kaldiio
-
         for scp in self.streams.get("teacher", {}):
             for place in (directory / scp.parent.name / scp.name, scp):
                 if place.is_file() and utterance in (table := read_table(place)):
-                    return kaldiio.load_mat(table[utterance])
+                    return read_matrix(table[utterance])
         return None
 
     def _ask(self, transcript: str) -> torch.Tensor:

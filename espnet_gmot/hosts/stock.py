@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
     """CONFIG MODEL_FILE INPUT.npy OUTPUT: decode without the plugin; write OUTPUT.json and OUTPUT.npy."""
     config, model_file, speech, output = argv
     sys.meta_path.insert(0, Absent(PLUGIN))
-    decoded = decode(config, model_file, np.load(speech))
+    decoded = decode(config, model_file, np.load(speech, allow_pickle=False))
     if any(name.partition(".")[0] == PLUGIN for name in sys.modules):
         raise RuntimeError(f"{PLUGIN} was imported: this decoding proves nothing")
     np.save(f"{output}.npy", decoded.log_probs)

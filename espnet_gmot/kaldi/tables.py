@@ -110,7 +110,15 @@ def clean_text(text: str) -> str:
 
 
 def write_table(path: str | Path, table: Mapping[str, str]) -> None:
-    """Write ``key value`` lines sorted by key (code points, which is LC_ALL=C's order for UTF-8), atomically."""
+    """Write ``key value`` lines sorted by key (code points, which is LC_ALL=C's order for UTF-8), atomically.
+
+    Raises:
+        UserError: white space in a key or a line break in a value, which would read as other lines: a folder's name in
+            somebody's archive could so put a command into wav.scp.
+    """
+    for key, value in table.items():
+        if len(key.split()) != 1 or "\n" in value:
+            raise UserError(f"{path}: {key!r} {value!r} has white space in an id or a line break: rename it")
     write_text(path, "".join(f"{key} {table[key]}\n" for key in sorted(table)))
 
 

@@ -1,6 +1,7 @@
 """Stage 2, speed perturbation: the same data directories as Kaldi's script, and the audio without sox."""
 
 import re
+import shlex
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
@@ -32,8 +33,13 @@ def _pipe(entry: str, factor: str) -> str:
     if entry.endswith("|"):
         return f"{entry[:-1].rstrip()} | sox -t wav - -t wav - speed {factor} |"
     if re.search(r":[0-9]+$", entry):
-        return f"wav-copy {entry} - | sox -t wav - -t wav - speed {factor} |"
-    return f"sox {entry} -t wav - speed {factor} |"
+        return f"wav-copy {_word(entry)} - | sox -t wav - -t wav - speed {factor} |"
+    return f"sox {_word(entry)} -t wav - speed {factor} |"
+
+
+def _word(entry: str) -> str:
+    """A path as one word of a shell's line: as it is, or quoted where it holds spaces or a shell's own signs."""
+    return entry if re.fullmatch(r"[\w@%+=:,./-]+", entry) else shlex.quote(entry)
 
 
 def parse_factors(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import write_text
+from espnet_gmot.files import read_yaml, write_text
 from espnet_gmot.kaldi.bad import LIST
 from espnet_gmot.kaldi.tables import read_table
 from espnet_gmot.kaldi.wav import count_samples
@@ -65,10 +65,8 @@ def list_unalignable(layout: Layout) -> int:
     Returns:
         How many there are; they are listed in ``bad_utterances`` beside the shapes, and one line says so.
     """
-    import yaml
-
     path = layout.asr_stats / "logdir/stats.1/config.yaml"
-    config = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    config = read_yaml(path)
     hop = 1
     if config.get("input_size") is None:
         if config.get("frontend") != "default":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import install, write_text
+from espnet_gmot.files import install, read_yaml, write_text
 from espnet_gmot.kaldi.tables import count_lines, split_table
 from espnet_gmot.kaldi.wav import sampling_rate
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
@@ -144,7 +144,7 @@ def require_same_tokens(directory: Path, token_list: Path) -> None:
     import yaml
 
     try:
-        begun = yaml.load(config.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        begun = read_yaml(config)
     except (yaml.YAMLError, UnicodeDecodeError):
         return  # cut short by a kill: ESPnet writes it anew at every start
     old, new = (begun or {}).get("token_list"), token_list.read_text(encoding="utf-8").splitlines()

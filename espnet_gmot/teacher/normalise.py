@@ -72,7 +72,7 @@ class FeatureStats:
                 "training set first, and give its --out folder"
             )
         try:
-            with np.load(io.BytesIO(path.read_bytes())) as data:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
                 note = json.loads(str(data["note"]))
                 whitening = data.get("whitening")
                 return cls(data["mean"], whitening, int(data["rows"]), note["source"], note["key"])

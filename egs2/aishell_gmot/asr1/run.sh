@@ -62,7 +62,7 @@ log() {
 }
 
 absolute() { # an existing path, absolute; anything else (a hub name, say) as it is
-    if [ -e "$1" ]; then readlink -f "$1"; else echo "$1"; fi
+    if [ -e "$1" ]; then readlink -f -- "$1"; else printf '%s\n' "$1"; fi
 }
 
 # ---- options of this recipe
@@ -100,6 +100,7 @@ inference_config=conf/decode_ctc_greedy.yaml
 nlsyms_txt=none
 skip_train=false
 others=()
+given=()
 
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -111,6 +112,9 @@ while [ $# -gt 0 ]; do
     [ $# -ge 2 ] || fail "$1: give a value"
     name=${1#--}
     name=${name//-/_}
+    [[ "${name}" =~ ^[A-Za-z][A-Za-z0-9_]*$ ]] || fail "'$1': no option's name; see --help"
+    [[ "$2" != *[$'\n\r']* ]] || fail "--${name}: its value has a line break, which tables and logs can't hold"
+    given+=("${name}" "$2")
     case "${name}" in
         espnet_root|workdir|data|data_url|max_utts|max_bad|teacher|teacher_layer|teacher_mode|teacher_opts|teacher_name|\
         frontend_model|frontend_layer|frontend_opts|stage|stop_stage|train_set|valid_set|test_sets|feats_type|\
@@ -128,6 +132,11 @@ esac
 [ "${teacher_mode}" = archive ] || [ -z "${teacher_opts}" ] || \
     fail "--teacher_opts '${teacher_opts}': for --teacher_mode archive; an online teacher has options in gmot_conf"
 [[ "${teacher_name}" =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--teacher_name '${teacher_name}': must be a plain folder name"
+[[ "${teacher_layer}" =~ ^(-?[0-9]+( +-?[0-9]+)*)?$ ]] || fail "--teacher_layer '${teacher_layer}': must be whole numbers"
+case "${skip_train}" in
+    true|false) ;;
+    *) fail "--skip_train '${skip_train}': must be true or false" ;;
+esac
 [[ "${max_bad}" =~ ^[0-9]+$ ]] || fail "--max_bad ${max_bad}: must be a whole number"
 [[ "${stage}" =~ ^[0-9]+$ ]] || fail "--stage ${stage}: must be a whole number"
 [[ "${stop_stage}" =~ ^[0-9]+$ ]] || fail "--stop_stage ${stop_stage}: must be a whole number"
@@ -157,6 +166,19 @@ if [ -n "${espnet_root}" ]; then
         [[ "${!name}" != *[[:space:]]* ]] || \
             fail "--${name} '${!name}': asr.sh splits words at spaces; give a path without, or leave out --espnet_root"
     done
+    # asr.sh's parse_options.sh evaluates every value, and run.pl puts every word into a shell's command line
+    for ((i = 0; i < ${#given[@]}; i += 2)); do
+        name=${given[i]}
+        case "${name}" in
+            espnet_root|data|data_url|max_utts|frontend_*|teacher_opts) continue ;; # not asr.sh's
+            bpe_nlsyms) signs=$'*[$`"\\\\]*' ;;                                  # <noise> and the like
+            *_args|*_opts) signs=$'*[$`"\\\\;&|<>()]*' ;;
+            *) signs=$'*[$`"\\\\;&|<>()\']*' ;;
+        esac
+        # shellcheck disable=SC2053
+        [[ "${given[i + 1]}" != ${signs} ]] || \
+            fail "--${name} '${given[i + 1]}': a shell would act on its signs in asr.sh; rename, or leave out --espnet_root"
+    done
 fi
 quoted() { # one word of asr_args; the engine in Python reads quotes
     if [[ "$1" == *[[:space:]\'\"\\]* ]]; then printf "'%s'" "${1//\'/\'\"\'\"\'}"; else printf '%s' "$1"; fi
@@ -168,7 +190,8 @@ for name in espnet_root data teacher frontend_model asr_config inference_config 
 done
 recipe=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 workdir=${workdir:-${recipe}}
-mkdir -p "${workdir}"
+mkdir -p -- "${workdir}"
+workdir=$(readlink -f -- "${workdir}")
 cd "${workdir}"
 
 link() { # link TARGET as NAME in the work folder, unless a file of the user's own is there
@@ -243,7 +266,7 @@ engine() { # engine ASR_ARGS OPTIONS…: run the stages
         "${others[@]}" "$@"
 }
 
-if [ -z "${teacher}" ] || "${skip_train}" || [ "${stage}" -gt 11 ] || [ "${stop_stage}" -lt 10 ]; then
+if [ -z "${teacher}" ] || [ "${skip_train}" = true ] || [ "${stage}" -gt 11 ] || [ "${stop_stage}" -lt 10 ]; then
     engine "${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"
     exit 0
 fi
@@ -273,6 +296,8 @@ if [ -z "${teacher_name}" ]; then
     teacher_name=teacher
     [ "${layers}" = -1 ] || teacher_name=teacher_${layers// /_} # so that systems with other layers keep theirs
 fi
+read -ra chosen <<< "${layers}"
+read -ra options <<< "${teacher_opts}"
 streams=
 stats=()
 symbols=()
@@ -282,9 +307,8 @@ for dset in "train ${train_set}${sp}" "valid ${valid_set}"; do
     [ -f "${directory}/text" ] || fail "${directory}/text: no such file; run stages 3 and 4 first"
     features=${directory}/${teacher_name}
     log "Teacher's features of ${directory}/text: ${features}"
-    # shellcheck disable=SC2086
-    python3 -m espnet_gmot dump-teacher --model "${teacher}" --layer ${layers} --text "${directory}/text" \
-        --out "${features}" ${teacher_opts} "${symbols[@]}" "${stats[@]}" || \
+    python3 -m espnet_gmot dump-teacher --model "${teacher}" --layer "${chosen[@]}" --text "${directory}/text" \
+        --out "${features}" "${options[@]}" "${symbols[@]}" "${stats[@]}" || \
         fail "dump-teacher failed, see above; features of other --teacher_opts want another --teacher_name"
     if [[ "${teacher_opts}" =~ --normalise[\ =]+(centre|whiten) ]]; then
         stats=(--stats "${features}") # the training set's serve for the valid set

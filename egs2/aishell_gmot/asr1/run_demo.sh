@@ -33,8 +33,9 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-mkdir -p "${workdir}" || fail "--workdir ${workdir}: can't be made; choose a folder that you may write"
-workdir=$(cd "${workdir}" && pwd)
+[[ "${threads}" =~ ^[0-9]+$ ]] || fail "--threads '${threads}': must be a whole number"
+mkdir -p -- "${workdir}" || fail "--workdir ${workdir}: can't be made; choose a folder that you may write"
+workdir=$(readlink -f -- "${workdir}")
 
 # shellcheck disable=SC1091
 . "${recipe}/path.sh"

@@ -3,6 +3,7 @@
 set -e
 set -u
 set -o pipefail
+set -f # words that are split stay as they are
 
 recipe=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 help_message="Usage: $0 --workdir DIR [OPTIONS]
@@ -46,8 +47,15 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -n "${workdir}" ] || fail "--workdir: give a folder"
-mkdir -p "${workdir}"
-workdir=$(cd "${workdir}" && pwd)
+for name in epochs updates jobs; do
+    [[ "${!name}" =~ ^[0-9]+$ ]] || fail "--${name} '${!name}': must be a whole number"
+done
+mkdir -p -- "${workdir}"
+workdir=$(readlink -f -- "${workdir}")
+[[ "${workdir}" != *[[:space:]]* ]] || fail "--workdir '${workdir}': --teachers is split at spaces; give a path without"
+for dose in ${doses}; do
+    [[ "${dose}" =~ ^(none|own|permuted|x[1-9][0-9]*)$ ]] || fail "--doses: '${dose}' is none of none, own, x3 …, permuted"
+done
 # shellcheck disable=SC1091
 . "${recipe}/path.sh"
 
@@ -67,14 +75,13 @@ for dose in ${doses}; do
     case "${dose}" in
         none) "${pretrain[@]}" --text "${text}" "${workdir}/corpus/domain_text.txt" --steps 1 --lr 1e-9 ;;
         own) "${pretrain[@]}" --text "${text}" --steps "${updates}" ;;
-        x[0-9]*)
+        x*)
             more=${workdir}/corpus/domain_${dose}.txt
             head -n $(( (${dose#x} - 1) * $(wc -l < "${text}") )) "${workdir}/corpus/domain_text.txt" > "${more}"
             "${pretrain[@]}" --text "${text}" "${more}" --steps "${updates}" ;;
         permuted)
             [ -d "${workdir}/plm/x10" ] || fail "--doses '${doses}': permuted is made from x10: name x10 before it"
             python3 "${recipe}/local/permute_teacher.py" "${workdir}/plm/x10" "${folder}" ;;
-        *) fail "--doses: '${dose}' is none of none, own, x3 …, permuted" ;;
     esac
 done
 

@@ -3,6 +3,7 @@
 set -e
 set -u
 set -o pipefail
+set -f # words that are split stay as they are
 
 help_message=$(cat << 'TEXT'
 Usage: ./run_mini.sh --data TGZ_OR_DIR --frontend_model MODEL --plm MODEL [OPTIONS]
@@ -59,6 +60,9 @@ done
 for name in data frontend_model plm; do
     [ -n "${!name}" ] || fail "--${name}: required; see --help"
 done
+for name in epochs seed max_utts nj; do
+    [[ "${!name}" =~ ^[0-9]*$ ]] || fail "--${name} '${!name}': must be a whole number"
+done
 [ -e "${data}" ] || fail "--data ${data}: no such file or folder"
 [ -n "${systems// /}" ] || fail "--systems: name at least one, e.g. \"ctc gmot\""
 
@@ -86,7 +90,7 @@ for system in ${systems}; do
     stage=11
 done
 
-cd "${workdir}"
+cd -- "${workdir}"
 # shellcheck disable=SC1091
 . ./path.sh
 echo

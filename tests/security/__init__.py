@@ -1,0 +1,1 @@
+"""What hostile files, names and options may not do; see docs/security.md."""
