@@ -1,6 +1,7 @@
 """Adds ``model: gmot`` and ``frontend: hf_speech`` to ESPnet's choices, without touching ESPnet's files.
 
-It also has ESPnet write the files of a training whole (see :mod:`espnet_gmot.hosts.checkpoints`).
+It also has ESPnet write the files of a training whole (see :mod:`espnet_gmot.hosts.checkpoints`), and keeps ESPnet's
+import from asking the network for what nobody wants.
 
 Importing ``espnet2.tasks.asr`` takes many seconds, and most of ESPnet's commands never do. So registration waits for
 that import: :func:`register` costs nothing until ESPnet asks for its ASR task. ESPnet3 has an ASR task of its own, with
@@ -80,13 +81,31 @@ def _guard(module: ModuleType) -> None:
     guard(module)
 
 
-#: What to do with a module of ESPnet's once it is imported.
+def _ask_first(nltk: ModuleType) -> None:
+    """Keep g2p_en, which ESPnet imports whatever it trains, from fetching NLTK's data; who needs phones is told so."""
+    fetch = nltk.download
+    if hasattr(fetch, "gmot"):
+        return
+
+    @functools.wraps(fetch)
+    def download(*args: Any, **kwargs: Any) -> Any:
+        """NLTK's own, unless it is a module's import that asks."""
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("g2p_en"):
+            return False
+        return fetch(*args, **kwargs)
+
+    download.gmot = True
+    nltk.download = download
+
+
+#: What to do with a module of ESPnet's, or one that ESPnet imports, once it is imported.
 _ACTIONS: dict[str, Callable[[ModuleType], None]] = {
     **dict.fromkeys(TASKS, add_choices),
     "espnet2.train.trainer": _guard,
     "espnet2.main_funcs.average_nbest_models": _guard,
     "espnet2.tasks.abs_task": _guard,
     "espnet2.torch_utils.load_pretrained_model": _guard,
+    "nltk": _ask_first,
 }
 
 

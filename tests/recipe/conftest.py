@@ -15,6 +15,7 @@ from tests.recipe.corpus import ALPHABET, utterances, write_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs2/aishell_gmot/asr1"
+OFFLINE = ROOT / "tests/security/offline"  # a sitecustomize that lets no process reach a network
 COUNTS = {"train": 6, "dev": 2, "test": 2}
 CONFIG = """
 encoder: conformer
@@ -160,7 +161,9 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     env = {name: value for name, value in os.environ.items() if name not in ("AISHELL", "AISHELL_URL", "GMOT_MAX_UTTS")}
     env |= {
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{OFFLINE}:{ROOT}",
+        "GMOT_NETWORK_LOG": str(folder / "network.log"),
+        "HF_HUB_OFFLINE": "0",  # nothing may rely on it
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     command = [sys.executable, "-m", "tests.recipe.driver", "cases.json", "outcomes.json"]

@@ -73,7 +73,8 @@ def test_numbers_and_choices_are_checked_before_bash_reckons_with_them(shell: Sh
 
 
 def test_line_breaks_and_odd_names_of_options_are_refused(shell: Shell) -> None:
-    for words in (["--asr_tag", "a\nb"], ["--$(touch pwned)", "x"], ["--a;touch pwned", "x"], ["--a[$(touch pwned)]=x"]):
+    odd = (["--asr_tag", "a\nb"], ["--$(touch pwned)", "x"], ["--a;touch pwned", "x"], ["--a[$(touch pwned)]=x"])
+    for words in odd:
         error = shell.run("run.sh", *words, fails=True)
         assert error.startswith("run.sh: error: ") and error.count("\n") <= 2
     unharmed(shell)
@@ -97,7 +98,8 @@ def test_asr_sh_gets_nothing_that_it_would_run(shell: Shell) -> None:
     (template / "asr.sh").chmod(0o755)
     plain = ["--espnet_root", "espnet", "--workdir", "w", "--stop_stage", "9"]
     shell.run("run.sh", *plain, "--data", f"x {SIGNS}", "--bpe_nlsyms", "<noise>")  # data never reaches asr.sh
-    for sign in ("$(touch pwned)", "`touch pwned`", '";touch pwned;"', "a;touch${IFS}pwned", "a&touch", "a|b", "a>pwned"):
+    signs = ("$(touch pwned)", "`touch pwned`", '";touch pwned;"', "a;touch${IFS}pwned", "a&touch", "a|b", "a>pwned")
+    for sign in signs:
         for name in ("asr_tag", "asr_args", "bpe_nlsyms", "workdir", "expdir", "train_set"):
             if name == "bpe_nlsyms" and sign[1:2] in ("&", "|", ">"):
                 continue  # only evaluated, between double quotes
