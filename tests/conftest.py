@@ -1,8 +1,11 @@
 """Fixtures that every test may use; the optional shared material skips, saying so, where it is absent."""
 
 import contextlib
+import logging
 import os
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +27,21 @@ def _shared(name: str) -> Path:
 def _seed() -> None:
     """Same numbers in every run, whatever ran before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logged_deprecations_are_warnings() -> Iterator[None]:
+    """transformers logs its deprecations: as warnings they can fail a test, also while hub.py keeps it quiet."""
+    logged = logging.Logger.warning
+
+    def warning(logger: logging.Logger, message: object, *args: object, **options: object) -> None:
+        if logger.name.startswith("transformers") and "deprecated" in str(message):
+            warnings.warn_explicit(str(message), FutureWarning, logger.name, 0, module="transformers")
+        logged(logger, message, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logging.Logger, "warning", warning)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -204,6 +204,8 @@ def pytest(python: Path, row: Row, name: str, arguments: Sequence[str], work: Pa
         "--tb=short",
         "-o",
         "addopts=--strict-markers",
+        "-o",
+        "filterwarnings=",  # other versions deprecate other names
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment |= {"HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_CACHE_DIR": str(work / "numba")}
