@@ -1,4 +1,4 @@
-# make env | demo | test | faults | fuzz | lint | bench | docs | matrix | floors | clean        (PYTHON=python3.11 chooses the interpreter)
+# make env | hashes | demo | test | faults | fuzz | lint | bench | docs | matrix | floors | clean        (PYTHON=python3.11 chooses the interpreter)
 PYTHON ?= python3
 VENV ?= .venv
 # A machine without a GPU wants torch's CPU build; say where your pip finds one: make env TORCH='torch==2.13.0 --index-url …'
@@ -8,12 +8,14 @@ ESPNET ?= espnet==202511 torchaudio==2.11.0
 WHISPER ?= openai-whisper==20250625
 # ESPnet's line for Python 3.12, for the tests: not installed, but unpacked in a folder that they put in front of sys.path
 LATER ?= espnet==202611 omniio==0.1.2 espnet_model_zoo==0.1.7 pandas==3.1.1
+# a file that `make hashes` wrote: then nothing else is installed, to the bit: make env HASHES=hashes.txt
+HASHES ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --progress-bar off -q
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test faults fuzz lint bench docs matrix floors clean
+.PHONY: help env hashes demo test faults fuzz lint bench docs matrix floors clean
 help:
 	@sed -n 's/^# make/make/p; s/^## //p' Makefile
 
@@ -22,12 +24,18 @@ env: $(VENV)/.done
 $(VENV)/.done: requirements.txt constraints.txt setup.cfg
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"make env: {sys.executable} is Python {v[0]}.{v[1]}, but espnet 202511 needs 3.11: make env PYTHON=python3.11")'
 	@echo "env 1/4: $(VENV)" && $(PYTHON) -m venv $(VENV)
-	@echo "env 2/4: $(TORCH)" && $(PIP) $(TORCH)
-	@echo "env 3/4: requirements.txt" && $(PIP) -r requirements.txt -c constraints.txt
+	@echo "env 2/4: $(TORCH)" && $(if $(HASHES),echo "  among $(HASHES)",$(PIP) $(TORCH))
+	@echo "env 3/4: requirements.txt" && $(PIP) $(if $(HASHES),--require-hashes -r $(HASHES),-r requirements.txt -c constraints.txt)
 	@echo "env 4/4: $(ESPNET)" && $(PIP) --no-deps $(ESPNET) && $(PIP) --no-deps --no-build-isolation $(WHISPER) -e .
 	@# torchaudio's PyPI build is linked with CUDA; without its libraries the pure-Python parts, all that ASR needs, work
 	@$(PY) -c 'import torchaudio' 2>/dev/null || rm -f $(VENV)/lib/python3*/site-packages/torchaudio/lib/*.so
 	@$(PY) -c 'import torchaudio, espnet2, espnet_gmot' && touch $@ && echo "env: ready, . $(VENV)/bin/activate"
+
+## hashes hashes.txt: the SHA-256 of every file that your pip would install, for this machine's kind and your package index
+hashes: env
+	@$(PIP) --dry-run --ignore-installed --report hashes.json -r requirements.txt -c constraints.txt
+	@$(PY) -c 'import json; print(*sorted("%s==%s --hash=sha256:%s" % (p["metadata"]["name"], p["metadata"]["version"], p["download_info"]["archive_info"]["hashes"]["sha256"]) for p in json.load(open("hashes.json"))["install"]), sep="\n")' > hashes.txt
+	@rm hashes.json && echo "hashes: hashes.txt, $$(wc -l < hashes.txt) files"
 
 ## demo   synthetic corpus, teacher, CTC baseline and GM-OT, CER table
 demo: env
