@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,8 +49,34 @@ def export(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {}
 
 
+def deploy(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The parts of an ESPnet model that the exported one is made of; the exporter runs it, for onnx isn't installed."""
+
+    class Encoder(torch.nn.Linear):
+        def forward(self, feats: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+            return super().forward(feats), lengths, None
+
+    class CTC(torch.nn.Linear):
+        def log_softmax(self, encoded: torch.Tensor) -> torch.Tensor:
+            return self(encoded).log_softmax(2)
+
+    def exported(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], path: str, **options: Any) -> None:
+        original.bind(model, inputs, path, **options)
+        log_probs, lengths = model(*inputs)
+        assert log_probs.shape == (1, 9, 5) and lengths.tolist() == [9] and not model.training
+
+    original = inspect.signature(torch.onnx.export)
+    monkeypatch.setattr(torch.onnx, "export", exported)
+    parts = {"normalize": None, "encoder": Encoder(4, 3), "ctc": CTC(3, 5), "_extract_feats": lambda s, n: (s, n)}
+    return {"asr_model": SimpleNamespace(**parts), "speech": torch.randn(1, 9, 4), "speech_lengths": torch.tensor([9])}
+
+
 #: What a page's snippets find: names, or names that stand for what only a user has.
-PREPARED: dict[str, Callable[[pytest.MonkeyPatch], dict[str, Any]]] = {"README.md": readme, "docs/export.md": export}
+PREPARED: dict[str, Callable[[pytest.MonkeyPatch], dict[str, Any]]] = {
+    "README.md": readme,
+    "docs/export.md": export,
+    "docs/howto_deploy.md": deploy,
+}
 
 
 def test_there_are_snippets() -> None:
