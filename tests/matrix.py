@@ -1,8 +1,9 @@
 """Try the package with every set-up of a table: one environment a row, the same tests in each, the results in docs/.
 
 ``python3 -m tests.matrix`` installs what a row lacks, runs its tests and deletes its environment; torch, the large
-part, stays for the next row that wants it. What has a result is not run again (delete
-it from docs/matrix.json for that); all rows take hours.
+part, stays for the next row that wants it. What has a result is not run again (delete it from docs/matrix.json for
+that); all rows take hours. ``--python`` runs a row in an environment that is there already, whose versions of what the
+row names must be the row's; ``--note`` says in the table what it is.
 """
 
 import argparse
@@ -158,6 +159,7 @@ def try_row(
     checks: Sequence[str],
     before: Entry | None = None,
     save: Callable[[Entry], object] = lambda _: None,
+    python: Path | None = None,
 ) -> Entry:
     """Install a row and run the checks that have no result yet; returns its entry in the results.
 
@@ -167,13 +169,14 @@ def try_row(
         checks: keys of :data:`CHECKS`.
         before: the entry of an earlier run, whose checks are not run again.
         save: called with the entry after every check.
+        python: the interpreter of an environment to use as it is, instead of installing one.
     """
-    entry: Entry = before or {"date": f"{datetime.date.today()}", "python": row.python, "versions": {}, "checks": {}}
+    entry: Entry = before or {"python": row.python, "versions": {}, "checks": {}}
     entry["checks"].pop("installation", None)
     try:
-        python = install(row, work)
+        python = python or install(row, work)
     except subprocess.CalledProcessError as error:
-        entry["checks"] = {"installation": f"failed: {' '.join(map(str, error.cmd))[-200:]}"}
+        entry["checks"] = {"installation": result(f"failed: {' '.join(map(str, error.cmd))[-200:]}")}
         return entry
     program = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
     names = ["torch", "transformers", "numpy", "numba", "kaldiio", "sentencepiece"]
@@ -181,11 +184,23 @@ def try_row(
     entry["versions"] = json.loads(subprocess.check_output([python, "-c", program, *names]))
     version = [python, "-c", "import platform as p; print(p.python_version())"]
     entry["python"] = subprocess.check_output(version, text=True).strip()
+    for name in ("torch", "espnet", "transformers"):
+        if (asked := getattr(row, name)) not in ("", "newest", entry["versions"][name].partition("+")[0]):
+            sys.exit(f"matrix: {python} has {name} {entry['versions'][name]}, row {row.name} wants {asked}")
+    if not entry["python"].startswith(f"{row.python}."):
+        sys.exit(f"matrix: {python} is Python {entry['python']}, row {row.name} wants {row.python}")
     for name in checks:
         if name not in entry["checks"]:
-            entry["checks"][name] = pytest(python, row, name, CHECKS[name], work)
+            entry["checks"][name] = result(pytest(python, row, name, CHECKS[name], work))
             save(entry)
     return entry
+
+
+def result(text: str) -> dict[str, str]:
+    """What a check said, with the day and the commit that it tried (``+``: and changes that are not committed)."""
+    describe = ["git", "-C", ROOT, "describe", "--always", "--exclude=*", "--abbrev=7", "--dirty=+"]
+    commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    return {"result": text, "date": f"{datetime.date.today()}", "commit": commit}
 
 
 def wanted(row: Row) -> list[str]:
@@ -220,27 +235,19 @@ def pytest(python: Path, row: Row, name: str, arguments: Sequence[str], work: Pa
     return summary
 
 
-def write_page(results: dict[str, dict]) -> None:
+def write_page(results: dict[str, Entry]) -> None:
     """Put the table of all results between the marks of docs/espnet_lines.md."""
-    names = list(CHECKS)
-    head = ["Python", "torch", "espnet", "transformers", "numpy", "numba", *names, "date"]
+    names, packages = list(CHECKS), ("torch", "espnet", "transformers", "numpy", "numba")
+    head = ["Python", *packages, *names, "date", "commit", "environment"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in ROWS:
-        entry = results.get(row.name)
-        if entry is None:
-            lines.append(
-                f"| {row.python} | {row.torch} | {row.espnet} | {row.transformers} |  |  |"
-                + "  |" * len(names)
-                + " not run |"
-            )
-            continue
-        versions, checks = entry.get("versions", {}), entry["checks"]
-        cells = [entry.get("python", row.python)]
-        cells += [
-            versions.get(name, getattr(row, name, "")) for name in ("torch", "espnet", "transformers", "numpy", "numba")
-        ]
-        cells += [checks.get(name, checks.get("installation", "not run")) for name in names]
-        lines.append("| " + " | ".join([*cells, entry["date"]]) + " |")
+        entry = results.get(row.name, {"python": row.python, "versions": {}, "checks": {}})
+        checks = entry["checks"]
+        cells = [entry["python"], *(entry["versions"].get(name, getattr(row, name, "")) for name in packages)]
+        missing = checks.get("installation", {"result": "not run"})
+        cells += [checks.get(name, missing)["result"] for name in names]
+        cells += [", ".join(sorted({check[key] for check in checks.values()})) for key in ("date", "commit")]
+        lines.append("| " + " | ".join([*cells, entry.get("note", "")]) + " |")
     before, _, rest = PAGE.read_text(encoding="utf8").partition(BEGIN)
     after = rest.partition(END)[2]
     PAGE.write_text(before + "\n".join([BEGIN, *lines, END]) + after, encoding="utf8")
@@ -267,13 +274,19 @@ def main() -> None:
     parser.add_argument("--row", action="append", choices=[row.name for row in ROWS], help="only this one")
     parser.add_argument("--check", action="append", choices=[*CHECKS], help="only this one; the environment stays")
     parser.add_argument("--work", type=Path, default=ROOT / ".matrix", metavar="DIR", help="for environments and logs")
+    parser.add_argument(
+        "--python", type=Path, metavar="FILE", help="of an environment to use as it is; needs one --row"
+    )
+    parser.add_argument("--note", metavar="TEXT", help="about the environment, for the table")
     parser.add_argument("--table", action="store_true", help="only write the table of the results that are there")
     parser.add_argument("--floors", action="store_true", help="only test setup.cfg's lower bounds; writes no table")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     if args.floors:
-        checks = try_row(floors(), args.work, wanted(floors()))["checks"]
-        sys.exit(any("failed" in found or "broken" in found or "error" in found for found in checks.values()))
+        checks = try_row(floors(), args.work, wanted(floors()), python=args.python)["checks"]
+        sys.exit(any(bad in found["result"] for found in checks.values() for bad in ("failed", "broken", "error")))
+    if args.python and len(args.row or []) != 1:
+        parser.error("--python needs one --row")
     rows = [row for row in ROWS if row.name in (args.row or [row.name for row in ROWS])]
     for row in [] if args.table else rows:
         before = read_results().get(row.name)
@@ -283,11 +296,12 @@ def main() -> None:
 
         def save(entry: Entry, name: str = row.name) -> None:
             # read again: another row may have ended meanwhile
+            entry |= {"note": args.note} if args.note else {}
             RESULTS.write_text(json.dumps({**read_results(), name: entry}, indent=1) + "\n")
             write_page(read_results())
 
-        save(try_row(row, args.work, checks, before, save))
-        if not args.check:
+        save(try_row(row, args.work, checks, before, save, args.python))
+        if not args.check and not args.python:
             shutil.rmtree(args.work / "row", ignore_errors=True)
     write_page(read_results())
 
