@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--check", action="append", choices=[*CHECKS], help="only this one; the environment stays")
     parser.add_argument("--work", type=Path, default=ROOT / ".matrix", metavar="DIR", help="for environments and logs")
     parser.add_argument(
-        "--python", type=Path, metavar="FILE", help="of an environment to use as it is; needs one --row"
+        "--python", type=Path, metavar="FILE", help="of an environment that is there; needs one --row"
     )
     parser.add_argument("--note", metavar="TEXT", help="about the environment, for the table")
     parser.add_argument("--table", action="store_true", help="only write the table of the results that are there")

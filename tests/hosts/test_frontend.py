@@ -267,7 +267,9 @@ def test_espnet_model_keeps_its_frozen_frontend_out_of_checkpoints(build: Callab
     waves, lengths = speech(6400, 4000)
     loss, _, _ = model(waves, lengths, torch.tensor([[2, 3], [4, -1]]), torch.tensor([2, 1]))
     loss.backward()
-    assert all(weight.grad is not None for weight in model.parameters() if weight.requires_grad)
+    # ESPnet 202301 builds an attention decoder ("rnn" is its default) where CTC alone is trained and never uses it
+    used = (weight for name, weight in model.named_parameters() if not name.startswith("decoder."))
+    assert all(weight.grad is not None for weight in used if weight.requires_grad)
     decoder = build(model="espnet", input_size=None, **options)
     decoder.load_state_dict(model.state_dict())
     torch.testing.assert_close(decoder.eval().encode(waves, lengths)[0], model.eval().encode(waves, lengths)[0])
