@@ -54,6 +54,7 @@ CHECKS = {
     "lifecycle": ("tests/hosts/test_lifecycle.py",),
     "frontend": ("tests/hosts/test_frontend.py",),
     "teachers": ("tests/test_loss.py", "tests/test_mix.py", "tests/teacher", "tests/speech"),
+    "hub": ("tests/test_hub.py",),
     "transport": ("tests/transport",),
     "hosts": ("tests/hosts/test_model.py", "tests/hosts/test_export.py"),
 }
@@ -205,7 +206,7 @@ def result(text: str) -> dict[str, str]:
 
 def wanted(row: Row) -> list[str]:
     """The checks of a row: without ESPnet, those that need none."""
-    return [name for name in CHECKS if row.espnet or name in ("teachers", "transport")]
+    return [name for name in CHECKS if row.espnet or name in ("teachers", "hub", "transport")]
 
 
 def pytest(python: Path, row: Row, name: str, arguments: Sequence[str], work: Path) -> str:
@@ -274,9 +275,7 @@ def main() -> None:
     parser.add_argument("--row", action="append", choices=[row.name for row in ROWS], help="only this one")
     parser.add_argument("--check", action="append", choices=[*CHECKS], help="only this one; the environment stays")
     parser.add_argument("--work", type=Path, default=ROOT / ".matrix", metavar="DIR", help="for environments and logs")
-    parser.add_argument(
-        "--python", type=Path, metavar="FILE", help="of an environment that is there; needs one --row"
-    )
+    parser.add_argument("--python", type=Path, metavar="FILE", help="of an environment that is there; needs one --row")
     parser.add_argument("--note", metavar="TEXT", help="about the environment, for the table")
     parser.add_argument("--table", action="store_true", help="only write the table of the results that are there")
     parser.add_argument("--floors", action="store_true", help="only test setup.cfg's lower bounds; writes no table")
