@@ -28,7 +28,7 @@ import numpy as np
 
 from espnet_gmot.corpora.demo_text import distinct_sentences
 from espnet_gmot.corpora.demo_voice import SAMPLE_RATE, Synthesiser
-from espnet_gmot.errors import UserError
+from espnet_gmot.errors import UserError, check_least
 from espnet_gmot.kaldi.ctm import Timed, format_ctm
 
 #: Raise it when the same options would give another corpus than before.
@@ -68,9 +68,8 @@ class DemoOptions:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("train", 1), ("dev", 1), ("test", 1), ("domain", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} {getattr(self, name)}: must be at least {least}")
+        check_least(self, 1, "train", "dev", "test")
+        check_least(self, 0, "domain", "seed")
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def _guard(module: ModuleType) -> None:
     guard(module)
 
 
-def _ask_first(nltk: ModuleType) -> None:
+def _ask_first(nltk: Any) -> None:
     """Keep g2p_en, which ESPnet imports whatever it trains, from fetching NLTK's data; who needs phones is told so."""
     fetch = nltk.download
     if hasattr(fetch, "gmot"):
@@ -94,8 +94,8 @@ def _ask_first(nltk: ModuleType) -> None:
             return False
         return fetch(*args, **kwargs)
 
-    download.gmot = True
     nltk.download = download
+    nltk.download.gmot = True
 
 
 #: What to do with a module of ESPnet's, or one that ESPnet imports, once it is imported.

@@ -4,6 +4,7 @@ A rerun keeps the arks that are whole and have the very content wanted, and comp
 ``STEM.N.ark`` lies a note, ``STEM.N.json``: the digest of what went in, what decides the features, the offsets.
 """
 
+import argparse
 import hashlib
 import json
 import logging
@@ -12,6 +13,7 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import write_json
+from espnet_gmot.files import alone, sweep, write_json
 from espnet_gmot.kaldi.ark import check_archive, write_archive
 
 _LOG = logging.getLogger(__name__)
@@ -142,6 +144,17 @@ class Dump:
         for path in [*(self.out / name for name in more), *notes, *self.out.glob(f"{self.stem}.*.ark")]:
             path.unlink(missing_ok=True)
 
+    @contextmanager
+    def filling(self, index: str, todo: Sequence[Shard]) -> Iterator[None]:
+        """While shards are computed: one run alone in the folder, and no index of parts that are being replaced."""
+        sweep(self.out)
+        if not todo:
+            yield
+            return
+        with alone(self.out):
+            (self.out / index).unlink(missing_ok=True)
+            yield
+
     def run(self, shards: Sequence[Shard], worker: Worker, load: Callable[[], Worker], nj: int, done: int) -> None:
         """Compute shards, longest items first: whatever is too long or too big shows at once.
 
@@ -158,6 +171,8 @@ class Dump:
         """
         from tqdm import tqdm
 
+        if not shards:
+            return
         total = done + sum(len(shard.items) for shard in shards)
         nj = min(nj, len(shards))
         try:
@@ -236,3 +251,11 @@ def _work(shard: Shard) -> int:
     _worker = _worker or _load()
     _worker(shard, lambda _: None)
     return len(shard.items)
+
+
+def add_options(parser: argparse.ArgumentParser, batch_size: int, items: str) -> None:
+    """The options that every dump has; ``items`` says what a batch is made of."""
+    parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--batch_size", type=int, default=batch_size, help=f"{items} per forward pass")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 …")
+    parser.add_argument("--overwrite", action="store_true", help="replace features of another model or layer in --out")

@@ -98,23 +98,20 @@ def draw_speech(axes: "Axes", speech: np.ndarray, rate: int | None, seconds: flo
     axes.set_ylabel("kHz" if rate else "feature")
 
 
-def draw_plan(axes: "Axes", plan: np.ndarray, tokens: Sequence[str], seconds: float) -> None:
+def draw_heat(axes: "Axes", matrix: np.ndarray, extent: tuple[float, float, float, float]) -> None:
+    """A matrix in colours from 0 to its largest entry; ``extent`` is (left, right, bottom, top)."""
+    axes.imshow(matrix, aspect="auto", cmap="magma", vmin=0, extent=extent, interpolation="nearest", rasterized=True)
+
+
+def draw_plan(axes: "Axes", plan: np.ndarray, tokens: Sequence[str], seconds: float, *, page: bool = False) -> None:
     """The coupling (T, U): time across, tokens down, and in colour where each token's mass lies.
 
-    Colours go from 0 to the largest share of any token's mass in one frame.
+    Colours go from 0 to the largest share of any token's mass in one frame. On a page the reader's fonts write tokens.
     """
-    count = len(tokens)
-    axes.imshow(
-        columns(plan).T,
-        aspect="auto",
-        cmap="magma",
-        vmin=0,
-        extent=(0, seconds, count - 0.5, -0.5),
-        interpolation="nearest",
-    )
-    font = hanzi_font()
+    draw_heat(axes, columns(plan).T, (0, seconds, len(tokens) - 0.5, -0.5))
+    font = None if page else hanzi_font()
     style: dict[str, Any] = {"fontfamily": font} if font else {}
-    axes.set_yticks(range(count), labels(tokens), **style)
+    axes.set_yticks(range(len(tokens)), list(tokens) if page else labels(tokens), **style)
     axes.tick_params(axis="y", length=0)
 
 
@@ -172,6 +169,7 @@ def coupling_figure(
     log_probs: np.ndarray | None = None,
     truth: Sequence[Span] | None = None,
     title: str = "",
+    page: bool = False,
 ) -> "Figure":
     """Spectrogram, coupling with its best path and CTC's spikes, and CTC's posterior, on one time axis.
 
@@ -186,12 +184,13 @@ def coupling_figure(
         log_probs: (T', V) of the CTC head.
         truth: when the tokens were spoken, where that is known.
         title: of the figure.
+        page: for a page, whose reader's fonts write the tokens and whose text explains the colours.
     """
     heights = [1.1, max(2.5, 0.2 * len(tokens)), *([0.7] if log_probs is not None else [])]
     figure = new_figure(figsize=(max(6.0, 1.6 * seconds), sum(heights) + 1), layout="constrained")
     rows = figure.subplots(len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights})
     draw_speech(rows[0], speech, rate, seconds)
-    draw_plan(rows[1], plan, tokens, seconds)
+    draw_plan(rows[1], plan, tokens, seconds, page=page)
     draw_path(rows[1], path, PATH, "path with the most mass")
     if truth is not None:
         draw_boxes(rows[1], truth, TRUTH, "when it was spoken")
@@ -201,5 +200,6 @@ def coupling_figure(
         draw_spikes(rows[-1], log_probs, seconds)
     rows[0].set_title(title, fontsize="medium")
     rows[-1].set_xlabel("seconds")
-    figure.legend(*rows[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, facecolor="#9a9a9a")
+    if not page:
+        figure.legend(*rows[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, facecolor="#9a9a9a")
     return figure

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from espnet_gmot.report.align import Span, columns
-from espnet_gmot.report.draw import CTC, PATH, draw_boxes, draw_marks, draw_path, draw_speech, draw_spikes, new_figure
+from espnet_gmot.report.draw import draw_heat, draw_plan, new_figure
 from espnet_gmot.report.training_log import TrainingLog
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Apart for every kind of colour vision (Okabe and Ito), and told apart by dashes and marks as well.
@@ -54,7 +52,7 @@ def svg(figure: "Figure", name: str) -> str:
 
 
 def drawn(height: float, width: float = 8.0, **options: Any) -> "Figure":
-    """A new figure in the page's style; see :func:`themed` for what is drawn into it."""
+    """A new figure of the page's size, in inches."""
     return new_figure(figsize=(width, height), layout="constrained", **options)
 
 
@@ -91,56 +89,11 @@ def curves(logs: Mapping[str, TrainingLog], name: str, label: str) -> "Figure | 
     return figure
 
 
-def _heat(
-    axes: "Axes", matrix: np.ndarray, extent: tuple[float, float, float, float], top: float | None = None
-) -> None:
-    axes.imshow(
-        matrix, aspect="auto", cmap="magma", vmin=0, vmax=top, extent=extent, interpolation="nearest", rasterized=True
-    )
-
-
-def _token_rows(axes: "Axes", tokens: Sequence[str]) -> None:
-    axes.set_yticks(range(len(tokens)), tokens)
-    axes.tick_params(axis="y", length=0)
-
-
-def coupling(
-    plan: np.ndarray,
-    tokens: Sequence[str],
-    seconds: float,
-    *,
-    speech: np.ndarray,
-    rate: int | None,
-    path: Sequence[Span],
-    ctc: Sequence[Span] | None,
-    log_probs: np.ndarray | None,
-    truth: Sequence[Span] | None,
-) -> "Figure":
-    """The page's form of :func:`espnet_gmot.report.draw.coupling_figure`, which see for the arguments."""
-    rows = 3 if log_probs is not None else 2
-    heights = [1.0, max(2.4, 0.22 * len(tokens)), 0.6][:rows]
-    figure = drawn(sum(heights) + 0.9, max(6.5, 1.6 * seconds))
-    axes = figure.subplots(rows, 1, sharex=True, gridspec_kw={"height_ratios": heights})
-    draw_speech(axes[0], speech, rate, seconds)
-    _heat(axes[1], columns(plan).T, (0, seconds, len(tokens) - 0.5, -0.5))
-    _token_rows(axes[1], tokens)
-    draw_path(axes[1], path, PATH, "path with the most mass")
-    if truth:
-        draw_boxes(axes[1], truth, "#e69f00", "when it was spoken")
-    if ctc:
-        draw_marks(axes[1], ctc, CTC, "CTC's alignment")
-    if log_probs is not None:
-        draw_spikes(axes[2], log_probs, seconds)
-    axes[-1].set_xlabel("seconds")
-    return figure
-
-
 def small_coupling(plan: np.ndarray, tokens: Sequence[str], seconds: float, title: str) -> "Figure":
     """A coupling alone, to stand beside others."""
     figure = drawn(max(2.4, 0.2 * len(tokens) + 0.8), 3.4)
     axes = figure.subplots()
-    _heat(axes, columns(plan).T, (0, seconds, len(tokens) - 0.5, -0.5))
-    _token_rows(axes, tokens)
+    draw_plan(axes, plan, tokens, seconds, page=True)
     axes.set_title(title, fontsize="medium")
     axes.set_xlabel("seconds")
     return figure
@@ -150,13 +103,14 @@ def edges(acoustic: np.ndarray, linguistic: np.ndarray, tokens: Sequence[str], s
     """The edge matrices of both graphs, (T, T) and (U, U), each from 0 to its largest edge."""
     figure = drawn(3.1, 6.6)
     left, right = figure.subplots(1, 2)
-    _heat(left, acoustic, (0, seconds, seconds, 0))
+    draw_heat(left, acoustic, (0, seconds, seconds, 0))
     left.set_title("frames", fontsize="medium")
     left.set_xlabel("seconds")
     left.set_ylabel("seconds")
     count = len(tokens)
-    _heat(right, linguistic, (-0.5, count - 0.5, count - 0.5, -0.5))
-    _token_rows(right, tokens)
+    draw_heat(right, linguistic, (-0.5, count - 0.5, count - 0.5, -0.5))
+    right.set_yticks(range(count), tokens)
+    right.tick_params(axis="y", length=0)
     right.set_xticks(range(count), tokens)
     right.tick_params(axis="x", length=0, rotation=90 if max(map(len, tokens)) > 1 else 0)
     right.set_title("tokens", fontsize="medium")

@@ -13,6 +13,7 @@ from espnet_gmot.report import figures
 from espnet_gmot.report.align import Span
 from espnet_gmot.report.doses import figure as doses_figure
 from espnet_gmot.report.doses import responses
+from espnet_gmot.report.draw import coupling_figure
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.training_log import TrainingLog
 
@@ -134,7 +135,7 @@ def doses(results: Sequence[Result]) -> list[Picture]:
 
 def utterance(shown: Coupling, name: str) -> dict[str, Any]:
     """What the page's template needs of one utterance; ``name`` makes the figures' ids unlike others'."""
-    figure = figures.coupling(
+    figure = coupling_figure(
         shown.plan,
         shown.tokens,
         shown.seconds,
@@ -144,6 +145,7 @@ def utterance(shown: Coupling, name: str) -> dict[str, Any]:
         ctc=shown.ctc,
         log_probs=shown.log_probs,
         truth=shown.truth,
+        page=True,
     )
     held = float(np.mean([span.confidence for span in shown.path]))
     about = f"{shown.seconds:.1f} seconds, {len(shown.tokens)} characters; the path holds {100 * held:.0f} % of it all"

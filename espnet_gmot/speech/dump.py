@@ -6,7 +6,6 @@ The output folder serves as a data directory's feats.scp (`feats_type extracted`
 import argparse
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, replacing, sweep, write_json
+from espnet_gmot.errors import UserError, check_least
+from espnet_gmot.files import replacing, write_json
 from espnet_gmot.hub import check_device
 from espnet_gmot.kaldi.bad import settle_bad
-from espnet_gmot.kaldi.shards import Dump, Shard, Worker
+from espnet_gmot.kaldi.shards import Dump, Shard, Worker, add_options
 from espnet_gmot.kaldi.wav import Utterance, read_audio, read_utterances
 from espnet_gmot.speech.encoders import FrozenLayer
 from espnet_gmot.version import __version__
@@ -52,9 +51,7 @@ class DumpOptions:
 
     def check(self) -> None:
         """Raise a ``UserError`` for a value out of range."""
-        for name in ("pool", "nj", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        check_least(self, 1, "pool", "nj", "batch_size")
         check_device(self.device)
 
     def frontend(self) -> FrozenLayer:
@@ -145,11 +142,8 @@ def dump(options: DumpOptions, wav_scp: Path, out: Path, *, overwrite: bool = Fa
     todo = [shard for shard in shards if not _is_done(shard, rate)]
     done = len(utterances) - sum(len(shard.items) for shard in todo)
     _LOG.info("%d utterances, %d already there: %s", len(utterances), done, out)
-    sweep(out)
-    with alone(out) if todo else nullcontext():
-        if todo:
-            (out / "feats.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced
-            folder.run(todo, partial(dump_shard, frontend, options.batch_size), options.worker, options.nj, done)
+    with folder.filling("feats.scp", todo):
+        folder.run(todo, partial(dump_shard, frontend, options.batch_size), options.worker, options.nj, done)
         for note in folder.collect(shards):
             bad |= note.get("bad", {})
         settle_bad(out, bad, total, options.max_bad)
@@ -199,16 +193,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, help="folder for feats.scp, feats.*.ark, utt2num_frames")
     parser.add_argument("--layer", type=int, default=default.layer, help="0 input, 1 … N, or -1 (last) … -N-1")
     parser.add_argument("--pool", type=int, default=default.pool, help="average so many neighbouring frames into one")
-    parser.add_argument("--nj", type=int, default=default.nj, help="processes")
-    parser.add_argument("--batch_size", type=int, default=default.batch_size, help="utterances per forward pass")
-    parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1 …")
+    add_options(parser, default.batch_size, "utterances")
     parser.add_argument(
         "--max_bad",
         type=int,
         default=default.max_bad,
         help="skip up to so many bad utterances (cut, silent, stereo …), listed in OUT/bad_utterances",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace features of another model or layer in --out")
     return parser
 
 

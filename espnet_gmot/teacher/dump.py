@@ -3,7 +3,6 @@
 import argparse
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, make_folder, replacing, sweep, write_json, write_text
+from espnet_gmot.errors import UserError, check_least
+from espnet_gmot.files import make_folder, replacing, write_json, write_text
 from espnet_gmot.hub import check_device, model_digest
 from espnet_gmot.kaldi.ark import PRECISIONS
-from espnet_gmot.kaldi.shards import Dump, Shard, Worker
+from espnet_gmot.kaldi.shards import Dump, Shard, Worker, add_options
 from espnet_gmot.kaldi.tables import read_transcripts
 from espnet_gmot.teacher.cleaning import Cleaner, read_symbols
 from espnet_gmot.teacher.normalise import MODES, STATS_NAME, FeatureStats
@@ -60,9 +59,7 @@ class DumpOptions:
 
     def check(self) -> None:
         """Raise a ``UserError`` for a value out of range."""
-        for name in ("nj", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        check_least(self, 1, "nj", "batch_size")
         if not 0 <= self.max_unknown <= 1:
             raise UserError(f"--max_unknown {self.max_unknown}: must lie between 0 and 1")
         for name, known in (("normalise", MODES), ("precision", tuple(PRECISIONS))):
@@ -169,12 +166,9 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
     todo = [shard for shard in shards if shard.finished() is None]
     done = len(items) - sum(len(shard.items) for shard in todo)
     _LOG.info("%d utterances, %d distinct transcripts, %d already there: %s", len(transcripts), len(items), done, out)
-    sweep(out)
-    with alone(out) if todo else nullcontext():
-        if todo:
-            (out / "teacher.scp").unlink(missing_ok=True)  # never an index of parts that are being replaced
-            options_there = replace(options, stats=teacher.stats)
-            folder.run(todo, partial(dump_shard, teacher, options.batch_size), options_there.worker, options.nj, done)
+    with folder.filling("teacher.scp", todo):
+        there = replace(options, stats=teacher.stats)
+        folder.run(todo, partial(dump_shard, teacher, options.batch_size), there.worker, options.nj, done)
         return _finish(options, text, transcripts, folder, shards, rate)
 
 
@@ -245,9 +239,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="0 embeddings, 1 … N, or -1 (last) … -N-1; several (4 8 12) are laid side by side",
     )
     parser.add_argument("--special_tokens", action="store_true", help="keep the rows of [CLS] and [SEP]")
-    parser.add_argument("--nj", type=int, default=default.nj, help="processes")
-    parser.add_argument("--batch_size", type=int, default=default.batch_size, help="transcripts per forward pass")
-    parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1 …")
+    add_options(parser, default.batch_size, "transcripts")
     parser.add_argument(
         "--max_unknown",
         type=float,
@@ -268,7 +260,6 @@ def get_parser() -> argparse.ArgumentParser:
         help="how to store the features; float16 and int8 are Kaldi's compressed matrices of 16 and 8 bits",
     )
     parser.add_argument("--nlsyms_txt", help="asr.sh's list of symbols such as <NOISE>, which no teacher should read")
-    parser.add_argument("--overwrite", action="store_true", help="replace features of another model or layer in --out")
     return parser
 
 

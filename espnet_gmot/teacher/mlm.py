@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from espnet_gmot import compat
-from espnet_gmot.errors import UserError
+from espnet_gmot.errors import UserError, check_least
 from espnet_gmot.files import replacing, writing
 from espnet_gmot.hub import from_pretrained, load_tokenizer, quiet_transformers
 from espnet_gmot.teacher.corpus import Masker, batches, build_tokenizer, encode
@@ -62,10 +62,7 @@ class PretrainOptions:
 
     def check(self) -> None:
         """Raise a ``UserError`` for a value out of range."""
-        for name in ("layers", "width", "heads", "vocab_min_count", "epochs", "steps", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name} {value}: must be at least 1")
+        check_least(self, 1, "layers", "width", "heads", "vocab_min_count", "epochs", "steps", "batch_size")
         for name in ("mask_rate", "held_out"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must lie between 0 and 1")
