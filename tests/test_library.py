@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import Any
 
 import pytest
 
-LIBRARY = Path(__file__).resolve().parents[1] / "examples/library"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+LIBRARY = EXAMPLES / "library"
 
 #: Runs main() of every example in a process where importing anything else fails, and prints what they return.
 ALONE = """
@@ -85,3 +88,35 @@ def test_align_sequences(returned: dict[str, Any]) -> None:
     order, truth = returned["align_sequences"]
     assert order == truth != sorted(truth)
     assert returned["plan"].read_bytes()[:4] == b"\x89PNG"
+
+
+def notebook(name: str, cwd: Path) -> tuple[int, str]:
+    """Exit code and output of a notebook as a script; pictures go nowhere."""
+    command = [sys.executable, "-W", "ignore", str(EXAMPLES / "notebooks" / name)]
+    environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(EXAMPLES.parent), "GMOT_DEMO": str(cwd)}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_notebook_alpha(tmp_path: Path) -> None:
+    status, said = notebook("alpha.py", tmp_path)
+    assert status == 0, said
+    shares = [float(share) for share in re.findall(r"alpha [\d.]+: ([\d.]+) of the mass in place", said)]
+    assert len(shares) == 6 and shares[0] < 0.75 < 0.8 < min(shares[1:])  # edges break the tie
+    mirrored = re.search(r"forwards ([\d.]+), backwards ([\d.]+)", said)
+    assert mirrored and mirrored[1] == mirrored[2]
+
+
+def test_notebook_demo_model_says_what_is_missing(tmp_path: Path) -> None:
+    status, said = notebook("demo_model.py", tmp_path)
+    assert status == 1 and "run `make demo` first" in said  # tests/hosts/test_observe.py runs it on a trained model
+
+
+def test_notebooks_are_in_percent_format() -> None:
+    notebooks = sorted((EXAMPLES / "notebooks").glob("*.py"))
+    assert [path.name for path in notebooks] == ["alpha.py", "demo_model.py"]
+    for path in notebooks:
+        text = path.read_text(encoding="utf8")
+        assert (
+            text.startswith("# ---\n# jupyter:\n") and text.count("# %% [markdown]") >= 4 and text.count("# %%\n") >= 4
+        )

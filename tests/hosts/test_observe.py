@@ -1,6 +1,7 @@
 """The plan in sight: among ESPnet's attention plots while training, and `align` on the trained experiment."""
 
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,3 +171,19 @@ def test_the_page_observes_before_and_after_training(training: Training, tmp_pat
         assert seen.edges[0].shape == (24, 24) and seen.edges[1].shape == (6, 6)
         assert np.abs(seen.edges[0] - seen.before[0]).max() > 0.01
         np.testing.assert_allclose(seen.edges[1], seen.before[1], atol=1e-6)
+
+
+def test_the_notebook_looks_inside_a_trained_model(
+    training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the demo's folder; pictures are drawn and not shown."""
+    for name, target in (("exp/asr_demo_gmot", "asr"), ("dump/raw/dev", "valid")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(training.folder / target)
+    monkeypatch.setenv("GMOT_DEMO", str(tmp_path))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.chdir(tmp_path)  # the notebook goes there
+    found = runpy.run_path(str(Path(__file__).parents[2] / "examples/notebooks/demo_model.py"))
+    assert [plan.shape for plan in found["plans"]] == [found["coupled"].plan.shape] * 5
+    assert all(-1.0 <= alike <= 1.0 for alike in found["alike"].values()) and len(found["alike"]) == 2
+    assert len({round(alike, 6) for alike in found["alike"].values()}) == 2  # training has changed the frames
