@@ -1,7 +1,6 @@
 """The versions that the package works with: what it says of them, and that the code keeps to it."""
 
 import configparser
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from espnet_gmot import launcher, versions
 from espnet_gmot.doctor import finding, software
+from tests import matrix
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,7 +35,7 @@ def test_the_lower_bounds_are_those_that_pip_gets() -> None:
 def test_what_was_tried_is_what_the_matrix_ran() -> None:
     """Tried are the versions of the rows that ran nothing but passing tests, and numba where transport ran."""
     tried: dict[str, set[tuple[int, ...]]] = {name: set() for name in versions.SUPPORTED}
-    for row in json.loads((ROOT / "docs/matrix.json").read_text()).values():
+    for row in matrix.read_results().values():
         results = {name: check["result"] for name, check in row["checks"].items()}
         if not results or any(word in text for text in results.values() for word in ("failed", "error", "broken")):
             continue
@@ -44,6 +44,14 @@ def test_what_was_tried_is_what_the_matrix_ran() -> None:
                 tried[package].add(versions.key(version))
     for package, known in versions.SUPPORTED.items():
         assert sorted(map(versions.key, known.tried)) == sorted(tried[package]), package
+
+
+def test_the_page_shows_the_results_of_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = matrix.PAGE.read_text(encoding="utf8")
+    monkeypatch.setattr(matrix, "PAGE", tmp_path / "page.md")
+    matrix.PAGE.write_text(page, encoding="utf8")
+    matrix.write_page(matrix.read_results())
+    assert matrix.PAGE.read_text(encoding="utf8") == page
 
 
 @pytest.mark.parametrize(
