@@ -8,14 +8,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from espnet_gmot.corpora.download import download
 from espnet_gmot.corpora.unpack import CORPUS, unpack
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text, writing
 from espnet_gmot.kaldi.bad import settle_bad
 from espnet_gmot.kaldi.leaks import refuse_leaks
+from espnet_gmot.kaldi.parallel import cores, each
 from espnet_gmot.kaldi.tables import read_transcripts, spk2utt, write_table
 from espnet_gmot.kaldi.wav import count_samples
 
@@ -123,13 +122,7 @@ def _recordings(folder: Path) -> dict[str, Path]:
 
 def find_bad(paths: dict[str, Path], split: str) -> dict[str, str]:
     """Check every wav header against the file's size; return what is wrong by utterance."""
-    bad = {}
-    for key, path in tqdm(paths.items(), desc=f"check {split}", unit="file", mininterval=1.0):
-        try:
-            count_samples(str(path))
-        except UserError as error:
-            bad[key] = str(error)
-    return bad
+    return each(count_samples, {key: str(path) for key, path in paths.items()}, cores(), f"check {split}")[1]
 
 
 def thin(paths: dict[str, Path], count: int | None) -> dict[str, Path]:

@@ -3,8 +3,10 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import sha256
 from espnet_gmot.kaldi.wav import path_of
 
 _PROBE = 4096  # bytes from the middle, compared before whole files are
@@ -28,15 +30,16 @@ def shared_recordings(first: Mapping[str, str], second: Mapping[str, str]) -> li
     sizes = _by_size(second)
     ours = {size: keys for size, keys in _by_size(first).items() if size in sizes}
     for size, keys in ours.items():
-        probes = defaultdict(list)
+        probes: dict[bytes, Any] = defaultdict(list)
         for key, path in keys:
             probes[_probe(path, size)].append((key, path))
         for key, path in sizes[size]:
             if key in known:
                 continue
-            alike = probes.get(_probe(path, size), [])
-            same = next((other for other, there in alike if there.read_bytes() == path.read_bytes()), None)
-            if same is not None:
+            probe = _probe(path, size)
+            if isinstance(alike := probes.get(probe, {}), list):  # each is read once, however many there are
+                alike = probes[probe] = {sha256(there): other for other, there in reversed(alike)}
+            if alike and (same := alike.get(sha256(path))) is not None:
                 shared.append((same, key))
     return shared
 

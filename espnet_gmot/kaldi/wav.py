@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.kaldi.parallel import cores, each
 from espnet_gmot.kaldi.riff import MAGIC, Header, mended, read_header
 from espnet_gmot.kaldi.tables import read_table
 
@@ -81,13 +82,9 @@ def read_utterances(path: str | Path) -> tuple[list[Utterance], dict[str, str]]:
     Raises:
         UserError: see :func:`read_wav_scp`.
     """
-    utterances, bad = [], {}
-    for key, source in read_wav_scp(path).items():
-        try:
-            utterances.append(Utterance(key, source, count_samples(source)))
-        except UserError as error:
-            bad[key] = str(error)
-    return utterances, bad
+    sources = read_wav_scp(path)
+    samples, bad = each(count_samples, sources, cores(), "headers")
+    return [Utterance(key, sources[key], count) for key, count in samples.items()], bad
 
 
 def count_samples(source: str) -> int:

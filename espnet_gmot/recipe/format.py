@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from tqdm import tqdm
-
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.kaldi.ark import read_matrix
 from espnet_gmot.kaldi.bad import LIST, settle_bad
 from espnet_gmot.kaldi.leaks import refuse_leaks
+from espnet_gmot.kaldi.parallel import each
 from espnet_gmot.kaldi.tables import read_data_dir, read_table, read_transcripts, write_data_dir
 from espnet_gmot.kaldi.wav import read_wav_scp, sampling_rate
 from espnet_gmot.recipe.audio import format_wav_scp
@@ -30,7 +29,7 @@ def format_set(layout: Layout, name: str, processes: int) -> None:
         )
         write_text(target / "audio_format", args.audio_format + "\n")
     else:
-        made, bad, width = describe_features(source / "feats.scp")
+        made, bad, width = describe_features(source / "feats.scp", processes)
         write_text(target / "feats_dim", f"{width}\n")
     everyone = set().union(*tables.values())
     for key in sorted(everyone - bad.keys()):
@@ -42,8 +41,8 @@ def format_set(layout: Layout, name: str, processes: int) -> None:
     write_text(target / "feats_type", args.feats_type + "\n")
 
 
-def describe_features(source: Path) -> tuple[dict[str, dict[str, str]], dict[str, str], int]:
-    """Measure the features of feats.scp.
+def describe_features(source: Path, processes: int = 1) -> tuple[dict[str, dict[str, str]], dict[str, str], int]:
+    """Measure the features of feats.scp, so many processes at a time.
 
     Returns:
         The table feats_shape (``frames,width`` by utterance), why utterances are not in it, and the width.
@@ -53,23 +52,19 @@ def describe_features(source: Path) -> tuple[dict[str, dict[str, str]], dict[str
     """
     if not source.is_file():
         raise UserError(f"{source}: no such file; stage 1 makes it, given --frontend_model and --feats_type extracted")
-    shapes: dict[str, str] = {}
-    bad: dict[str, str] = {}
-    widths: set[int] = set()
-    entries = read_table(source)
-    for key, entry in tqdm(entries.items(), desc=f"shapes {source.parent.name}", unit="utt", mininterval=1.0):
-        try:
-            frames, width = read_matrix(entry).shape
-        except UserError as error:
-            bad[key] = str(error)
-            continue
-        shapes[key] = f"{frames},{width}"
-        widths.add(width)
+    shapes, bad = each(_shape, read_table(source), processes, f"shapes {source.parent.name}")
+    widths = {width for _, width in shapes.values()}
     if not shapes:
         raise UserError(f"{source}: none of {len(bad)} features can be read, the first is {min(bad)}: {bad[min(bad)]}")
     if len(widths) != 1:
         raise UserError(f"{source}: features of different widths ({sorted(widths)}); make them again with one model")
-    return {"feats_shape": shapes}, bad, widths.pop()
+    table = {key: f"{frames},{width}" for key, (frames, width) in shapes.items()}
+    return {"feats_shape": table}, bad, widths.pop()
+
+
+def _shape(entry: str) -> tuple[int, int]:
+    frames, width = read_matrix(entry).shape
+    return frames, width
 
 
 def check_leaks(layout: Layout) -> None:

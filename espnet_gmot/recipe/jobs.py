@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import disk_full
+from espnet_gmot.kaldi.parallel import cores
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
 from espnet_gmot.orphan import end_with_parent
 from espnet_gmot.version import __version__
@@ -66,11 +67,6 @@ def versions() -> str:
     except importlib.metadata.PackageNotFoundError:
         espnet = "of a checkout"
     return f"espnet_gmot {__version__}, espnet {espnet}"
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def sensible_parts(wanted: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import read_yaml, write_text
 from espnet_gmot.kaldi.bad import LIST
+from espnet_gmot.kaldi.parallel import cores, each
 from espnet_gmot.kaldi.tables import read_table
 from espnet_gmot.kaldi.wav import count_samples
 from espnet_gmot.recipe.layout import Layout
@@ -95,12 +96,7 @@ def list_unalignable(layout: Layout) -> int:
 
 
 def _check_audio(scp: Path, sources: dict[str, str]) -> None:
-    bad = {}
-    for key, source in sources.items():
-        try:
-            count_samples(source)
-        except UserError as error:
-            bad[key] = str(error)
+    _, bad = each(count_samples, sources, cores(), f"check {scp.parent.name}")
     if bad:
         first = min(bad)
         raise UserError(
