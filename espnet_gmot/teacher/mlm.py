@@ -1,4 +1,8 @@
-"""Masked-LM training of a BERT, resumable to the bit."""
+"""Masked-LM training of a BERT, resumable to the bit.
+
+`transformers.Trainer` was tried instead: no quicker, another model after a resumption, and no shorter, since batches by
+length, a loss on masked positions alone, fixed masks for measuring and checkpoints by time would all be overridden.
+"""
 
 import logging
 import math
