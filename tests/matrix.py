@@ -231,10 +231,11 @@ def pytest(python: Path, row: Row, name: str, arguments: Sequence[str], work: Pa
     began = time.monotonic()
     with log.open("w") as stream:
         command = [python, "-m", "pytest", *options, *arguments]
-        subprocess.run(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream)
+        status = subprocess.run(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream).returncode
     lines = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
-    found = re.findall(r"\d+ (?:passed|failed|skipped|errors?)\b", lines[-1])
-    summary = ", ".join(found) if found else f"broken: {lines[-1][:120]}"
+    said = [line for line in lines if re.search(r" in [\d.]+s\b.*=$", line)]  # libraries warn behind it, at exit
+    found = re.findall(r"\d+ (?:passed|failed|skipped|errors?)\b", said[-1]) if said else []
+    summary = ", ".join(found) if found and status in (0, 1) else f"broken ({status}): {lines[-1][:120]}"
     print(f"{row.name:36} {name:16} {summary}   ({time.monotonic() - began:.0f} s, {log})", flush=True)
     return summary
 
