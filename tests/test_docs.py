@@ -92,3 +92,10 @@ def test_a_snippet_runs(page: str, code: str, tmp_path: Path, monkeypatch: pytes
     exec(compile(inspect.cleandoc(code), page, "exec"), names)
     if page == "README.md":
         assert all(names[name].grad.isfinite().all() for name in "hz")
+
+
+def test_every_page_has_a_next_step() -> None:
+    """A link after "Next:"; the home page is nothing but next steps. That none is an orphan, mkdocs checks."""
+    pages = sorted(set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/index.md"})
+    assert len(pages) > 25
+    assert [str(page) for page in pages if not re.search(r"\bNext: .*\[", page.read_text(encoding="utf8"))] == []

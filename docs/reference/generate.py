@@ -21,9 +21,13 @@ PACKAGE = ROOT / "espnet_gmot"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages."""
-    for name, make in (("options", options), ("commands", commands), ("errors", errors)):
-        files.append(File.generated(config, f"reference/{name}.md", content=make()))
+    """Add the generated pages, each with its next step."""
+    for name, make, after in (
+        ("options", options, "[what the options do, in pictures](../understand/knobs.md)"),
+        ("commands", commands, "[errors](errors.md), or [questions](../questions.md)"),
+        ("errors", errors, "[when it doesn't help](../howto_unhelpful.md)"),
+    ):
+        files.append(File.generated(config, f"reference/{name}.md", content=f"{make()}\n\nNext: {after}.\n"))
     return files
 
 
