@@ -49,9 +49,10 @@ test: lint $(VENV)/espnet_later
 faults: env
 	$(PY) -m pytest -m faults tests
 
-## fuzz   100,000 hard problems for the solver; GMOT_FUZZ=N gives another number
+## fuzz   100,000 hard problems for the solver, and 2,000 spoilt files for every parser; GMOT_FUZZ=N, GMOT_FUZZ_EXAMPLES=N
 fuzz: env
 	GMOT_FUZZ=$(or $(GMOT_FUZZ),100000) $(PY) -m pytest tests/transport/test_fgw_fuzz.py
+	GMOT_FUZZ_EXAMPLES=$(or $(GMOT_FUZZ_EXAMPLES),2000) $(PY) -m pytest tests/fuzz
 
 $(VENV)/espnet_later: $(VENV)/.done
 	@rm -rf $@ && echo "test: $@: $(LATER)"

@@ -321,10 +321,12 @@ class GMOTConfig:
             UserError: for an unknown key, naming the closest one, and for every bad value.
         """
         known = {field.name: field for field in fields(cls)}
+        if not isinstance(options or {}, Mapping):
+            raise UserError(f"gmot_conf: {options!r}: give `option: value` lines")
         options = _renamed(dict(options or {}), {name: field.default for name, field in known.items()})
         for key in options:
             if key not in known:
-                raise UserError(f"gmot_conf: unknown option '{key}'{closest(key, list(known))}")
+                raise UserError(f"gmot_conf: unknown option '{key}'{closest(str(key), list(known))}")
         preset = checked(known["preset"], options.get("preset", known["preset"].default))
         return cls(**{**PRESETS[preset], **options})
 

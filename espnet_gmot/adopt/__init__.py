@@ -20,6 +20,7 @@ from espnet_gmot.doctor.finding import REQUIRED
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.kaldi.tables import count_lines, read_transcripts
+from espnet_gmot.words import split_words
 
 LAUNCHER = "python3 -m espnet_gmot"
 STREAM = "teacher"
@@ -158,7 +159,13 @@ def _features(args: argparse.Namespace, recipe: Recipe, config: GMOTConfig) -> t
 
     layers = "" if config.layers == [-1] else "_" + "_".join(map(str, config.layers))
     name = args.teacher_name or f"{STREAM}_{Path(args.teacher).name}{layers}"
-    words = ["--model", args.teacher, "--layer", *map(str, config.layers), *shlex.split(args.teacher_opts)]
+    words = [
+        "--model",
+        args.teacher,
+        "--layer",
+        *map(str, config.layers),
+        *split_words("--teacher_opts", args.teacher_opts),
+    ]
     streams: dict[str, Any] = {}
     for part, folder in (("train", recipe.train), ("valid", recipe.valid)):
         out = folder / name

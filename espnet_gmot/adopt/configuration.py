@@ -4,6 +4,7 @@ YAML libraries that keep comments still lay a file out anew. So the text itself 
 nodes begin; afterwards it must read as the old configuration with exactly the new keys, or nothing is written.
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
         content = yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: give the recipe's training configuration") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or no such day or number
         raise UserError(f"{path}: no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or text.lstrip().startswith("{"):
         raise UserError(f"{path}: no block of `key: value` lines: give the recipe's training configuration")
@@ -54,16 +55,21 @@ def adopted(path: Path, gmot_conf: Mapping[str, Any], more: Mapping[str, Any]) -
     if (model := old.get("model", HOST)) != HOST:
         fix = "it is adopted already" if model == "gmot" else f"GM-OT's host is model: {HOST}"
         raise UserError(f"{path}: model: {model}: {fix}: give the stock configuration")
+    if not isinstance(old.get("model_conf") or {}, dict):
+        raise UserError(f"{path}: model_conf: {old['model_conf']!r}: write its options below it, or remove it")
     if "gmot_conf" in (old.get("model_conf") or {}):
         raise UserError(f"{path}: model_conf has a gmot_conf already: give the stock configuration")
     wanted = {**old, "model": "gmot", "model_conf": {**(old.get("model_conf") or {}), "gmot_conf": dict(gmot_conf)}}
     for key, value in more.items():
+        if isinstance(value, list) and not isinstance(old.get(key) or [], list):
+            raise UserError(f"{path}: {key}: {old[key]!r}: write a list")
         wanted[key] = [*value, *(old.get(key) or [])] if isinstance(value, list) else value
     changes = {"model_conf": {"gmot_conf": dict(gmot_conf)}, "model": "gmot", **more}
     new = _edited(text, changes)
-    if yaml.safe_load(new) != wanted:
-        raise UserError(f"{path}: its layout is beyond adopt: write it as a plain block of `key: value` lines")
-    return new
+    with contextlib.suppress(yaml.YAMLError, ValueError):
+        if yaml.safe_load(new) == wanted:
+            return new
+    raise UserError(f"{path}: its layout is beyond adopt: write it as a plain block of `key: value` lines")
 
 
 def _compose(text: str) -> yaml.MappingNode:

@@ -4,7 +4,6 @@ import argparse
 import logging
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from espnet_gmot.kaldi.leaks import refuse_leaks
 from espnet_gmot.kaldi.parallel import cores, each
 from espnet_gmot.kaldi.tables import read_transcripts, spk2utt, write_table
 from espnet_gmot.kaldi.wav import count_samples
+from espnet_gmot.words import split_words
 
 SPLITS = ("train", "dev", "test")
 URL = "https://www.openslr.org/resources/33/data_aishell.tgz"
@@ -271,5 +271,5 @@ def dump_features(directory: Path, args: argparse.Namespace) -> None:
         command += ["--layer", args.frontend_layer]
     if args.max_bad and directory.name != "test":
         command += ["--max_bad", str(args.max_bad)]
-    dump_frontend.main([*command, *shlex.split(args.frontend_opts)])
+    dump_frontend.main([*command, *split_words("--frontend_opts", args.frontend_opts)])
     write_text(directory / "feats.scp", (out / "feats.scp").read_text(encoding="utf-8"))

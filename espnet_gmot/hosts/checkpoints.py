@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, beside, read_yaml, replacing
+from espnet_gmot.files import alone, beside, read_mapping, replacing
 
 CHECKPOINT, BACKUP = "checkpoint.pth", "checkpoint.pth.bak"
 TRUST = "GMOT_TRUST_PICKLES"
@@ -169,7 +169,7 @@ def finish_epoch(folder: Path, states: dict[str, Any]) -> None:
 
 
 def _criteria(config: Path) -> list[list[str]]:
-    return (read_yaml(config) or {}).get("best_model_criterion") or [] if config.is_file() else []
+    return read_mapping(config).get("best_model_criterion") or [] if config.is_file() else []
 
 
 def _link(link: Path, target: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.kaldi.wav import sampling_rate
+from espnet_gmot.words import split_words
 
 # name, default, help; a default of True or False makes a true/false option, an int a whole number
 _OPTIONS: tuple[tuple[str, str | int | bool, str], ...] = (
@@ -207,6 +208,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                 raise UserError(f"--{name} {getattr(args, name)}: needs kenlm and asr.sh; give --espnet_root DIR")
             raise UserError(f"--{name} {getattr(args, name)}: only asr.sh can do this; give --espnet_root DIR")
     _check_numbers(args)
+    for name, value in vars(args).items():
+        if name.endswith(("_args", "_opts")):
+            split_words(f"--{name}", value)
     return args
 
 

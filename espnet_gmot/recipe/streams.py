@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import read_yaml, write_text
+from espnet_gmot.files import read_mapping, write_text
 from espnet_gmot.kaldi.bad import LIST
 from espnet_gmot.kaldi.parallel import cores, each
 from espnet_gmot.kaldi.tables import read_table
@@ -67,7 +67,7 @@ def list_unalignable(layout: Layout) -> int:
         How many there are; they are listed in ``bad_utterances`` beside the shapes, and one line says so.
     """
     path = layout.asr_stats / "logdir/stats.1/config.yaml"
-    config = read_yaml(path)
+    config = read_mapping(path)
     hop = 1
     if config.get("input_size") is None:
         if config.get("frontend") != "default":

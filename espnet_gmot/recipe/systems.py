@@ -8,6 +8,7 @@ from typing import Any
 
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import read_mapping
 
 #: Options that decide how much training a system gets and which of its epochs are used.
 BUDGET: tuple[str, ...] = (
@@ -149,23 +150,31 @@ def _find(what: str, prefix: str, recipe: Path) -> Path:
 def _overruled(config: Path, options: Sequence[tuple[str, str]], word: str) -> dict[str, Any]:
     import yaml
 
-    settings = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    settings = read_mapping(config)
     for key, value in options:
         if key in _GMOT and settings.get("model") != "gmot":
             raise UserError(f"--systems: {word!r}: {key} is an option of model: gmot, which {config} isn't")
         *path, last = ["model_conf", "gmot_conf", key] if key in _GMOT else key.split(".")
         place = settings
         for step in path:
-            place[step] = dict(place.get(step) or {})
+            if not isinstance(inner := place.get(step) or {}, dict):
+                raise UserError(f"--systems: {word!r}: {key}: {step} is {inner!r} in {config}, which has no options")
+            place[step] = dict(inner)
             place = place[step]
-        place[last] = yaml.safe_load(value)
+        try:
+            place[last] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise UserError(f"--systems: {word!r}: {key}={value}: no YAML value; {_SYNTAX}") from error
     return settings
 
 
 def _gmot(settings: Mapping[str, Any]) -> GMOTConfig | None:
     if settings.get("model") != "gmot":
         return None
-    return GMOTConfig.from_dict((settings.get("model_conf") or {}).get("gmot_conf"))
+    conf = settings.get("model_conf") or {}
+    if not isinstance(conf, Mapping):
+        raise UserError(f"model_conf: {conf!r}: give `option: value` lines")
+    return GMOTConfig.from_dict(conf.get("gmot_conf"))
 
 
 def check_budget(systems: Sequence[System], exempt: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import install, read_yaml, write_text
+from espnet_gmot.files import install, read_mapping, write_text
 from espnet_gmot.kaldi.tables import count_lines, split_table
 from espnet_gmot.kaldi.wav import sampling_rate
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
@@ -141,13 +141,11 @@ def require_same_tokens(directory: Path, token_list: Path) -> None:
     config = directory / "config.yaml"
     if not (config.is_file() and (directory / "checkpoint.pth").is_file()):
         return
-    import yaml
-
     try:
-        begun = read_yaml(config)
-    except (yaml.YAMLError, UnicodeDecodeError):
+        begun = read_mapping(config)
+    except UserError:
         return  # cut short by a kill: ESPnet writes it anew at every start
-    old, new = (begun or {}).get("token_list"), token_list.read_text(encoding="utf-8").splitlines()
+    old, new = begun.get("token_list"), token_list.read_text(encoding="utf-8").splitlines()
     if isinstance(old, list) and old != new:
         raise UserError(
             f"{directory}: was begun with {len(old)} tokens that are not the {len(new)} of {token_list}; "

@@ -147,13 +147,20 @@ def count_trn(folder: str | Path) -> Counts:
 
 
 def read_result(path: str | Path) -> Counts | None:
-    """Exact counts of a result.txt: its ``Sum`` row of raw counts; None if it has none."""
+    """Exact counts of a result.txt: its ``Sum`` row of raw counts; None if it has none.
+
+    Raises:
+        UserError: the row lacks numbers.
+    """
     path = Path(path)
     if not path.is_file():
         return None
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if re.match(r"\s*\|\s*Sum\s*\|", line):
-            sentences, tokens, correct, sub, dele, ins, _, wrong = (int(word) for word in re.findall(r"\d+", line))
+            numbers = [int(word) for word in re.findall(r"\d+", line)]
+            if len(numbers) != 8:
+                raise UserError(f"{path}: its Sum row holds {len(numbers)} numbers, not 8; run stage 13 again")
+            sentences, tokens, correct, sub, dele, ins, _, wrong = numbers
             return Counts(sentences, tokens, correct, sub, dele, ins, wrong)
     return None
 

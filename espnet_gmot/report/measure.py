@@ -140,5 +140,5 @@ def read_scores(path: str | Path) -> list[Score]:
         with Path(path).open(encoding="utf-8", newline="") as lines:
             kinds: dict[str, Any] = {field.name: field.type for field in fields(Score)}
             return [Score(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in csv.DictReader(lines)]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path}: no alignment scores ({error}); write them with align --measure") from error

@@ -1,7 +1,8 @@
 """Results as a CSV file, one line a system, seed and set: what comparisons write and everything else reads."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def read_results(path: str | Path) -> list[Result]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; a comparison writes it (run_comparison.sh)")
     results: list[Result] = []
-    with path.open(encoding="utf-8", newline="") as lines:
+    with _named(path), path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
         if missing := [name for name in NAMES if name not in (reader.fieldnames or ())]:
             raise UserError(f"{path}: no column {missing[0]!r}; give a CSV file that a comparison wrote")
@@ -105,6 +106,15 @@ def read_results(path: str | Path) -> list[Result]:
     if not results:
         raise UserError(f"{path}: holds no results yet")
     return results
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say which file is no CSV in UTF-8."""
+    try:
+        yield
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no CSV file in UTF-8 ({error}); give one that a comparison wrote") from error
 
 
 def _value(text: str | None, kind: Any, where: str) -> str | int | float:

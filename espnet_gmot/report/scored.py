@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import read_yaml
+from espnet_gmot.files import read_mapping
 from espnet_gmot.report.cer import Counts, Edit, count_trn, edits, read_result, read_trn
 from espnet_gmot.report.training_log import read_training_log
 
@@ -117,8 +117,7 @@ def token_list(exp: Path) -> list[str] | None:
     config = exp / "config.yaml"
     if not config.is_file():
         return None
-    found = read_yaml(config)
-    tokens = (found or {}).get("token_list")
+    tokens = read_mapping(config).get("token_list")
     if not isinstance(tokens, list):
         raise UserError(f"{config}: no token_list in it; train the experiment (stage 11) first")
     return [str(token) for token in tokens]

@@ -9,12 +9,11 @@ import kaldiio
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from espnet_gmot.corpora.aishell import main as prepare_data
 from espnet_gmot.corpora.download import download
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import read_yaml
+from espnet_gmot.files import read_mapping
 from espnet_gmot.hosts.checkpoints import TRUST, load, unpickle
 from espnet_gmot.kaldi.ark import read_matrix
 from espnet_gmot.kaldi.tables import write_table
@@ -91,8 +90,8 @@ def test_statistics_that_hold_pickles() -> None:
 
 def test_configurations_that_make_objects() -> None:
     Path("c.yaml").write_text(f"token_list: !!python/object/apply:os.system ['touch {PWNED}']\n")
-    with pytest.raises(yaml.YAMLError):
-        read_yaml(Path("c.yaml"))
+    with pytest.raises(UserError, match=r"c\.yaml: no YAML"):
+        read_mapping(Path("c.yaml"))
     assert not PWNED.exists()
 
 
