@@ -97,32 +97,28 @@ def errors() -> str:
     page = [
         "# Errors",
         "",
-        "Every error that you can mend is one line: what, and after the semicolon what to do. `{…}` stands for what",
-        "the message fills in. Anything else that ends in a traceback is a defect: please report it.",
+        "Every error that you can mend is one line: the file or option, the value, and after the last colon or",
+        "semicolon what to do. `{…}` stands for what the message fills in; search this page for the rest. Anything",
+        "else that ends in a traceback is a defect: please report it.",
         "",
     ]
     for path in sorted(PACKAGE.rglob("*.py")):
-        rows = list(dict.fromkeys(_messages(ast.parse(path.read_text(encoding="utf8")))))
-        if rows:
-            page += [
-                f"## {path.relative_to(PACKAGE).with_suffix('')}",
-                "",
-                "| what it says | what to do |",
-                "|---|---|",
-            ]
-            page += [f"| {_cell(what)} | {_cell(cure)} |" for what, cure in rows]
-            page.append("")
+        tree = ast.parse(path.read_text(encoding="utf8"))
+        messages = list(dict.fromkeys(_messages(tree)))
+        if messages:
+            about = (ast.get_docstring(tree) or "").partition("\n")[0].replace("`", "'")
+            name = path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__")
+            page += [f"## {name}", "", f"*{about}*", "", *(f"- {_cell(message)}" for message in messages), ""]
     return "\n".join(page)
 
 
-def _messages(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """(what, cure) of each UserError that is made from a literal."""
+def _messages(tree: ast.AST) -> Iterator[str]:
+    """The text of each UserError that is made from a literal."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UserError" and node.args:
             text = _literal(node.args[0])
             if text.strip("{} "):
-                what, _, cure = text.partition("; ")
-                yield what, cure
+                yield text
 
 
 def _literal(node: ast.expr) -> str:
