@@ -34,7 +34,8 @@ def _filled(spans: Sequence[Span], seconds: float) -> list[tuple[float, float, s
     for span in spans:
         if span.start - time > 1e-6:
             intervals.append((time, span.start, ""))
-        intervals.append((max(time, span.start), span.end, span.token))
+            time = span.start
+        intervals.append((time, span.end, span.token))  # each begins where the last one ends, to the digit
         time = span.end
     if seconds - time > 1e-6 or not intervals:
         intervals.append((time, seconds, ""))
