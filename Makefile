@@ -71,6 +71,7 @@ bench: env
 	$(PY) benchmarks/transport_scaling.py
 	OMP_NUM_THREADS=2 $(PY) benchmarks/training_step.py --out docs/training_step.json
 	$(PY) benchmarks/plugin_cost.py --out docs/plugin_cost.json
+	$(PY) benchmarks/load.py --out docs/load.json
 
 ## docs   the documentation as a site, into site/, with warnings as errors
 docs: env
