@@ -266,11 +266,13 @@ def _entry(ark: str, offset: int, source: str) -> bytes:
             else:
                 kind = "a matrix" if magic[:2] == b"\0B" else "no entry"
                 raise UserError(f"{source}: holds {kind}, not audio; give a wav.scp with audio")
-            data = stream.read(length)
+            place = stream.tell()
+            there = _rest(stream, place)
+            data = stream.read(length) if length <= there else b""
     except OSError as error:
         raise UserError(f"{source}: {(error.strerror or str(error)).lower()}; restore the archive") from error
     if len(data) < length:
-        raise UserError(f"{source}: truncated, {len(data)} of {length} bytes; restore the archive")
+        raise UserError(f"{source}: truncated, {there} of {length} bytes; restore the archive")
     return data
 
 

@@ -1,5 +1,6 @@
 """ESPnet's training log, read back: what every epoch gave and how long it took, over all resumptions."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,7 +10,7 @@ _LINE = re.compile(
     r"^\[[^\]]*\] (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) \(\w+:\d+\) INFO: "
     r"(\d+)(?:/(\d+)epoch started|epoch results: (.*))"
 )
-_VALUE = re.compile(r"(\w+)=(-?(?:nan|inf|[\d.]+(?:e[-+]?\d+)?))(?=,|$|\s)")
+_VALUE = re.compile(r"(\w+)=(-?(?:nan|inf|\d+\.?\d*(?:e[-+]?\d+)?))(?=,|$|\s)")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ def read_training_log(exp: str | Path) -> TrainingLog:
                 if not found:
                     stopped = stopped or "[Early stopping]" in line
                     continue
-                time = datetime.strptime(f"{found[1]}.{found[2]}", "%Y-%m-%d %H:%M:%S.%f")
+                try:
+                    time = datetime.strptime(f"{found[1]}.{found[2]}", "%Y-%m-%d %H:%M:%S.%f")
+                except ValueError:
+                    continue  # no such day: a line that was cut or overwritten
                 number = int(found[3])
                 if found[4]:
                     started[number], max_epoch, stopped = time, int(found[4]), False
@@ -92,4 +96,5 @@ def _epoch(number: int, seconds: float, results: str) -> Epoch:
         text = re.sub(r"\btime=[^=]*?(?=, \w+=|$)", "", text)  # in words: 1 minute and 2.3 seconds
         parts[name] = {key: float(value) for key, value in _VALUE.findall(text)}
     train, valid = parts.get("train", {}), parts.get("valid", {})
-    return Epoch(number, seconds, int(train.get("total_count", 0)), train, valid)
+    steps = train.get("total_count", 0)
+    return Epoch(number, seconds, int(steps) if math.isfinite(steps) else 0, train, valid)

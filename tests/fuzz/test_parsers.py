@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from espnet_gmot.errors import UserError
-from tests.fuzz.parsers import PARSERS
+from tests.fuzz.parsers import LOG, PARSERS
 
 EXAMPLES = int(os.environ.get("GMOT_FUZZ_EXAMPLES", "0"))
 # what files go wrong by: separators, signs of formats, invisible and astral characters, numbers that overflow
@@ -141,6 +141,13 @@ FOUND: list[tuple[str, bytes]] = [
     ("experiment's tokens", b"A"),
     ("experiment's tokens", b"\x00"),
     ("options of recipe", b"--asr_args\n'x"),
+    ("training log", LOG.replace("loss=3.5", "loss=3.3.5").encode()),
+    ("training log", LOG.replace("02:41:01", "99:41:01").encode()),
+    ("training log", LOG.replace("total_count=12", "total_count=nan").encode()),
+    ("training log", LOG.replace("total_count=12", "total_count=inf").encode()),
+    ("wav in an archive", b"u AUDIO \x04" + bytes(3) + b"RIFF" + bytes(range(40))),
+    ("features", b"u \0BCM2 " + bytes(8) + b"u \0BCM2 " + bytes(40)),
+    ("features", b"u \0BFM \x04\xff\xff\xff\x7f\x04\xff\xff\xff\x7f"),
 ]
 
 
