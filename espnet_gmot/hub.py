@@ -119,6 +119,12 @@ def fault(folder: Path, kind: Kind = TEACHER, *, weights: bool = True, part: boo
     return None
 
 
+def _names_code(folder: Path) -> bool:
+    """Whether the settings beside config.json name code of the folder's own."""
+    settings = _files(folder, ("tokenizer_config.json", "preprocessor_config.json"))
+    return any('"auto_map"' in path.read_text(encoding="utf-8", errors="replace") for path in settings)
+
+
 def _files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
@@ -168,7 +174,8 @@ def from_pretrained(auto_class: Any, model: str, kind: Kind = TEACHER, **options
         raise
     except Exception as error:  # safetensors, tokenizers and json raise a dozen unrelated types for a broken file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if "trust_remote_code" in str(error):
+        # older transformers (4.30) don't say so of a tokenizer class that they don't know
+        if "trust_remote_code" in str(error) or (local and _names_code(Path(name))):
             what = f"it needs code of its own, which is never run here; take another, such as {kind.example}"
         elif local:
             what = f"{auto_class.__name__} cannot load the folder ({reason}); download the model again"

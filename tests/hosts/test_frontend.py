@@ -181,6 +181,11 @@ def test_trained_encoder_gets_every_gradient(family: str, layer: int | str, tmp_
 def test_espnet_init_leaves_pretrained_weights(init: str, freeze: bool, tmp_path: Path) -> None:
     from espnet2.torch_utils.initialize import initialize
 
+    if init == "chainer":
+        try:
+            initialize(torch.nn.Linear(2, 2), init)
+        except ValueError as error:  # ESPnet 202611 dropped it
+            pytest.skip(str(error))
     frontend = HFSpeechFrontend(tiny("whisper", tmp_path), freeze=freeze, layer="weighted_sum").eval()
     waves, lengths = speech(2000)
     before = frontend(waves, lengths)[0].detach()
