@@ -71,6 +71,8 @@ def build(task: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def build(host: str = "ctc", encoder: str = "conformer", *, gmot_conf: dict | None = None, **more: Any) -> Any:
         torch.manual_seed(3)
+        if encoder == "multiconv_conformer" and encoder not in task.encoder_choices.classes:
+            pytest.skip(f"this ESPnet has no encoder {encoder} yet")
         if encoder == "whisper":
             tiny_whisper(monkeypatch)
         config = {"token_list": TOKENS, "input_size": 1 if encoder in RAW else 8, "encoder": encoder}
