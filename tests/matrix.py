@@ -299,9 +299,15 @@ def main() -> None:
             continue
 
         def save(entry: Entry, name: str = row.name) -> None:
-            # read again: another row may have ended meanwhile
             entry |= {"note": args.note} if args.note else {}
-            RESULTS.write_text(json.dumps({**read_results(), name: entry}, indent=1) + "\n")
+            # read again: another row, or another check of this one, may have ended meanwhile
+            results = read_results()
+            kept = results.get(name, {"checks": {}})["checks"]
+            entry["checks"] = {
+                **{key: found for key, found in kept.items() if key != "installation"},
+                **entry["checks"],
+            }
+            RESULTS.write_text(json.dumps({**results, name: entry}, indent=1) + "\n")
             write_page(read_results())
 
         save(try_row(row, args.work, checks, before, save, args.python))
