@@ -105,7 +105,8 @@ def test_decoder_only_model(tmp_path: Path, family: str, caplog: pytest.LogCaptu
     # it sees the left context only: what follows changes nothing
     shorter = teacher(["今天"])[0][0]
     torch.testing.assert_close(features[1, : len(shorter)], shorter, atol=1e-5, rtol=1e-4)
-    assert teacher.tokens.check_language(TEXT * 40 + ["龘"], 0.5) == (0.0, []) and not caplog.records
+    assert teacher.tokens.check_language(TEXT * 40 + ["龘"], 0.5) == (0.0, [])
+    assert not [record for record in caplog.records if record.name.startswith("espnet_gmot")]  # transformers may warn
 
 
 def test_what_reads_no_text_is_refused(tmp_path: Path) -> None:
