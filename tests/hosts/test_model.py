@@ -169,7 +169,7 @@ def test_a_copys_residual_path_is_its_own(build: Callable, batch: dict, duplicat
 
 
 def test_the_resolved_options_are_logged_and_saved(build: Callable, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO), pytest.warns(FutureWarning, match="'stack' is now called 'pool'"):
         model = build(gmot_conf={"teacher_width": 12, "preset": "ot", "stack": 2})
     saved = model.args.model_conf["gmot_conf"]
     assert saved == model.gmot_config.to_dict() and saved["pool"] == 2  # under the new name alone
