@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def provenance() -> dict[str, str | float]:
-    """Date, commit (``+`` where the tree differs from it), machine, versions, and the load before the run."""
+    """Date, commit (``+`` where the code differs from it), machine, versions, and the load before the run."""
     import torch
 
     return {
@@ -24,11 +24,18 @@ def provenance() -> dict[str, str | float]:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--dirty=+"]
+    code = ["espnet_gmot", "benchmarks", "conf"]  # not docs/, where benchmarks write
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", *code)
+        return _git("describe", "--always", "--exclude=*") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"  # no checkout
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def _processor() -> str:
