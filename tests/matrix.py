@@ -296,6 +296,7 @@ def main() -> None:
         before = read_results().get(row.name)
         checks = [name for name in wanted(row) if name in (args.check or CHECKS)]
         if before and not set(checks) - set(before["checks"]):
+            print(f"{row.name}: has its results; to run it again, delete them from {RESULTS}")
             continue
 
         def save(entry: Entry, name: str = row.name) -> None:
