@@ -8,8 +8,10 @@ ESPNET ?= espnet==202511 torchaudio==2.11.0
 WHISPER ?= openai-whisper==20250625
 # ESPnet's line for Python 3.12, for the tests: not installed, but unpacked in a folder that they put in front of sys.path
 LATER ?= espnet==202611 omniio==0.1.2 espnet_model_zoo==0.1.7 pandas==3.1.1
-# a file that `make hashes` wrote: then nothing else is installed, to the bit: make env HASHES=hashes.txt
+# then nothing but these files is installed, to the bit, where they are those of your platform: make env HASHES=hashes.txt
 HASHES ?=
+# installed last, without their dependencies
+LAST := '^(espnet|torchaudio|openai-whisper)=='
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --progress-bar off -q
 export OMP_NUM_THREADS ?= 1
@@ -25,17 +27,21 @@ $(VENV)/.done: requirements.txt constraints.txt setup.cfg
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"make env: {sys.executable} is Python {v[0]}.{v[1]}, but espnet 202511 needs 3.11: make env PYTHON=python3.11")'
 	@echo "env 1/4: $(VENV)" && $(PYTHON) -m venv $(VENV)
 	@echo "env 2/4: $(TORCH)" && $(if $(HASHES),echo "  among $(HASHES)",$(PIP) $(TORCH))
-	@echo "env 3/4: requirements.txt" && $(PIP) $(if $(HASHES),--require-hashes -r $(HASHES),-r requirements.txt -c constraints.txt)
-	@echo "env 4/4: $(ESPNET)" && $(PIP) --no-deps $(ESPNET) && $(PIP) --no-deps --no-build-isolation $(WHISPER) -e .
+	@$(if $(HASHES),grep -Ev $(LAST) $(HASHES) > $(VENV)/first.txt; grep -E $(LAST) $(HASHES) > $(VENV)/last.txt)
+	@echo "env 3/4: requirements.txt" && $(PIP) $(if $(HASHES),--require-hashes -r $(VENV)/first.txt,-r requirements.txt -c constraints.txt)
+	@echo "env 4/4: $(ESPNET)" && $(PIP) --no-deps --no-build-isolation $(if $(HASHES),--require-hashes -r $(VENV)/last.txt,$(ESPNET) $(WHISPER))
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@# torchaudio's PyPI build is linked with CUDA; without its libraries the pure-Python parts, all that ASR needs, work
 	@$(PY) -c 'import torchaudio' 2>/dev/null || rm -f $(VENV)/lib/python3*/site-packages/torchaudio/lib/*.so
 	@$(PY) -c 'import torchaudio, espnet2, espnet_gmot' && touch $@ && echo "env: ready, . $(VENV)/bin/activate"
 
-## hashes hashes.txt: the SHA-256 of every file that your pip would install, for this machine's kind and your package index
+## hashes hashes.txt anew: the SHA-256 of every file that your pip would install, for this machine's kind and your package index
 hashes: env
-	@$(PIP) --dry-run --ignore-installed --report hashes.json -r requirements.txt -c constraints.txt
-	@$(PY) -c 'import json; print(*sorted("%s==%s --hash=sha256:%s" % (p["metadata"]["name"], p["metadata"]["version"], p["download_info"]["archive_info"]["hashes"]["sha256"]) for p in json.load(open("hashes.json"))["install"]), sep="\n")' > hashes.txt
-	@rm hashes.json && echo "hashes: hashes.txt, $$(wc -l < hashes.txt) files"
+	@$(PIP) --dry-run --ignore-installed --report $(VENV)/first.json -r requirements.txt -c constraints.txt
+	@$(PIP) --dry-run --ignore-installed --report $(VENV)/last.json --no-deps --no-build-isolation $(ESPNET) $(WHISPER)
+	@{ echo "# $$($(PY) -c 'import platform as p; print(p.system(), p.machine(), p.python_implementation(), p.python_version())'), $(TORCH): make hashes"; \
+	   $(PY) -c 'import json, sys; print(*sorted("%s==%s --hash=sha256:%s" % (p["metadata"]["name"].lower(), p["metadata"]["version"], p["download_info"]["archive_info"]["hashes"]["sha256"]) for f in sys.argv[1:] for p in json.load(open(f))["install"]), sep="\n")' $(VENV)/first.json $(VENV)/last.json; } > hashes.txt
+	@echo "hashes: hashes.txt, $$(grep -c sha256 hashes.txt) files"
 
 ## demo   synthetic corpus, teacher, CTC baseline and GM-OT, CER table
 demo: env

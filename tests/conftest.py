@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -84,3 +85,14 @@ def task() -> ModuleType:
         stand_in.RNNTLoss = RNNTLossNumba
         sys.modules.setdefault("warprnnt_pytorch", stand_in)
     return module
+
+
+@pytest.fixture
+def checkout() -> str:
+    """An ESPnet checkout that has asr.sh."""
+    root = os.environ.get("ESPNET_ROOT", "")
+    if not (Path(root) / "egs2/TEMPLATE/asr1/asr.sh").is_file() or not root:
+        pytest.skip("ESPNET_ROOT names no ESPnet checkout (a clone of github.com/espnet/espnet)")
+    if not shutil.which("sox"):
+        pytest.skip("asr.sh perturbs speed with sox, which isn't installed")
+    return root

@@ -77,3 +77,24 @@ def test_what_the_policy_gives_as_example_is_true() -> None:
     assert RENAMED["stack"] == "pool"
     with pytest.warns(FutureWarning, match="'stack' is now called 'pool'"):
         assert GMOTConfig.from_dict({"stack": 2}).pool == 2
+
+
+def test_every_hash_is_of_the_pinned_version() -> None:
+    """hashes.txt: what `make hashes` wrote for requirements.txt under constraints.txt, and ESPnet beside them."""
+    lines = (ROOT / "hashes.txt").read_text(encoding="utf8").splitlines()
+    assert lines[0].startswith("# Linux x86_64 CPython 3.11")
+    hashed = dict(re.fullmatch(r"(\S+)==(\S+) --hash=sha256:[0-9a-f]{64}", line).groups() for line in lines[1:])
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text(encoding="utf8").split())
+    makefile = (ROOT / "Makefile").read_text(encoding="utf8")
+    found, wanted = ({_plain(name): version for name, version in each.items()} for each in (hashed, pins))
+    asked = re.findall(r"^(?:TORCH|ESPNET|WHISPER) \?= (.*)$", makefile, re.M)
+    last = {_plain(name): version for name, version in (word.split("==") for line in asked for word in line.split())}
+    wanted |= last | {"torch": last["torch"] + "+cpu"}
+    assert found.items() <= wanted.items()
+    required = re.findall(r"^[A-Za-z][\w.-]*", (ROOT / "requirements.txt").read_text(encoding="utf8"), re.M)
+    assert {_plain(name) for name in required} <= found.keys()
+
+
+def _plain(name: str) -> str:
+    """A package's name as indices compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()

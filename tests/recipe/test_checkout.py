@@ -1,26 +1,12 @@
 """run.sh over a real asr.sh, where ESPNET_ROOT names an ESPnet checkout."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.recipe.conftest import RECIPE
 from tests.recipe.corpus import write_corpus
-
-
-@pytest.fixture
-def checkout() -> str:
-    """An ESPnet checkout that has asr.sh."""
-    root = os.environ.get("ESPNET_ROOT", "")
-    if not (Path(root) / "egs2/TEMPLATE/asr1/asr.sh").is_file() or not root:
-        pytest.skip("ESPNET_ROOT names no ESPnet checkout (a clone of github.com/espnet/espnet)")
-    if not shutil.which("sox"):
-        pytest.skip("asr.sh perturbs speed with sox, which isn't installed")
-    return root
 
 
 def bash(folder: Path, *words: str) -> str:
