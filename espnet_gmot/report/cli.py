@@ -9,8 +9,9 @@ from pathlib import Path
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import html
 from espnet_gmot.report.results import Result, read_results
-from espnet_gmot.report.scored import check_comparable, collect, token_list
+from espnet_gmot.report.scored import Row, check_comparable, collect, token_list
 from espnet_gmot.report.tables import differences, errors, group, lines, means, render, uncertainty
+from espnet_gmot.report.utterances import Counted, read_utterances, write_utterances
 
 
 def experiments(words: Sequence[str]) -> dict[str, list[Path]]:
@@ -113,15 +114,18 @@ def get_parser() -> argparse.ArgumentParser:
         help="standard errors by resampling these [speaker with --baseline]",
     )
     parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples [10000]")
+    parser.add_argument("--write_utterances", type=Path, metavar="FILE", help="errors of every utterance, as CSV")
+    parser.add_argument("--utterances", type=Path, metavar="FILE", help="such a file, for --csv with --baseline")
     html.add_options(parser)
     return parser
 
 
 def from_csv(args: argparse.Namespace) -> str:
     """The report of a CSV file."""
-    for name in ("baseline", "errors", "blocks"):
-        if getattr(args, name):
-            raise UserError(f"--{name}: needs the experiments, not counts: give --exp or --comparison instead of --csv")
+    for option in ("errors", "write_utterances", *(() if args.utterances else ("baseline", "blocks"))):
+        if getattr(args, option):
+            way = ", or --utterances" if option in ("baseline", "blocks") else ""
+            raise UserError(f"--{option}: --csv has sums alone: give --exp or --comparison instead{way}")
     results = read_results(args.csv)
     systems = args.systems.split() or list(dict.fromkeys(result.system for result in results))
     sets = args.sets.split() or list(dict.fromkeys(result.set for result in results))
@@ -142,7 +146,26 @@ def from_csv(args: argparse.Namespace) -> str:
     if args.html:
         html.write(args, {}, {}, [result for each in found.values() for result in each])
     rates = {key: [result.cer for result in each] for key, each in found.items()}
-    return f"{means(rates)}\n\n{lines(rates)}"
+    parts = [means(rates)]
+    if args.utterances:
+        there = read_utterances(args.utterances)
+        if lacking := next((key for key in found if len(there.get(key, [])) != len(found[key])), None):
+            raise UserError(f"{args.utterances}: not the {len(found[lacking])} seeds of {lacking[0]} on {lacking[1]}")
+        parts += tested({key: there[key] for key in found}, args)
+    return "\n\n".join([*parts, lines(rates)])
+
+
+def tested(groups: Mapping[tuple[str, str], Sequence[Row | Counted]], args: argparse.Namespace) -> list[str]:
+    """The tables of resampling that are asked for."""
+    parts = []
+    if args.blocks or args.baseline:
+        parts.append(uncertainty(groups, args.blocks or "speaker", args.resamples))
+    if args.baseline:
+        if lacking := next((name for _, name in groups if (args.baseline, name) not in groups), None):
+            there = ", ".join(dict.fromkeys(system for system, _ in groups))
+            raise UserError(f"--baseline {args.baseline}: not scored on {lacking}; there are {there}")
+        parts.append(differences(groups, args.baseline, args.blocks or "speaker", args.resamples))
+    return parts
 
 
 def from_experiments(args: argparse.Namespace) -> str:
@@ -164,12 +187,9 @@ def from_experiments(args: argparse.Namespace) -> str:
     parts = [render([row for each in rows.values() for row in each])]
     if any(len(each) > 1 for each in rates.values()):
         parts.append(means(rates))
-    if args.blocks or args.baseline:
-        parts.append(uncertainty(groups, args.blocks or "speaker", args.resamples))
-    if args.baseline:
-        if lacking := next((name for _, name in groups if (args.baseline, name) not in groups), None):
-            raise UserError(f"--baseline {args.baseline}: not scored on {lacking}; there are {', '.join(exps)}")
-        parts.append(differences(groups, args.baseline, args.blocks or "speaker", args.resamples))
+    parts += tested(groups, args)
+    if args.write_utterances:
+        write_utterances(args.write_utterances, groups)
     if args.errors:
         first = next(iter(exps.values()))[0]
         if (tokens := token_list(first)) is None:

@@ -1,7 +1,7 @@
 """Results as a CSV file, one line a system, seed and set: what comparisons write and everything else reads."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -89,23 +89,38 @@ def read_results(path: str | Path) -> list[Result]:
         UserError: no such file, a column is missing, a value is not of its type, a cell stands there twice, or its
             counts contradict each other; names the line.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; a comparison writes it (run_comparison.sh)")
     results: list[Result] = []
-    with _named(path), path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        if missing := [name for name in NAMES if name not in (reader.fieldnames or ())]:
-            raise UserError(f"{path}: no column {missing[0]!r}; give a CSV file that a comparison wrote")
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            values: dict[str, Any] = {
-                field.name: _value(row[field.name], field.type, f"{where}: {field.name}") for field in fields(Result)
-            }
-            results.append(_checked(Result(**values), results, where))
-    if not results:
-        raise UserError(f"{path}: holds no results yet")
+    for where, row in read_csv(Path(path), NAMES, "a comparison writes it (run_comparison.sh)")[1]:
+        values: dict[str, Any] = {
+            field.name: _value(row[field.name], field.type, f"{where}: {field.name}") for field in fields(Result)
+        }
+        results.append(_checked(Result(**values), results, where))
     return results
+
+
+def read_csv(path: Path, needed: Sequence[str], source: str) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The columns of a CSV file with a header, and its lines, each with its place.
+
+    Args:
+        path: the file.
+        needed: columns that must be there.
+        source: what writes such a file.
+
+    Raises:
+        UserError: no such file, no CSV in UTF-8, a column is missing, or there is no line.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {source}")
+    with _named(path), path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        names = list(reader.fieldnames or ())
+        if missing := [name for name in needed if name not in names]:
+            raise UserError(f"{path}: no column {missing[0]!r}; {source}")
+        # a line that is cut short has None for what it lacks
+        rows = [(f"{path}:{reader.line_num}", {name: row[name] or "" for name in names}) for row in reader]
+    if not rows:
+        raise UserError(f"{path}: holds no results yet")
+    return names, rows
 
 
 @contextmanager
@@ -117,9 +132,9 @@ def _named(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: no CSV file in UTF-8 ({error}); give one that a comparison wrote") from error
 
 
-def _value(text: str | None, kind: Any, where: str) -> str | int | float:
+def _value(text: str, kind: Any, where: str) -> str | int | float:
     try:
-        return kind(text if text is not None else "")
+        return kind(text)
     except ValueError as error:
         raise UserError(f"{where}: {text!r} is no number; write the file again") from error
 

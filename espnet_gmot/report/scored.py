@@ -33,6 +33,11 @@ class Row:
         """Reference by ``speaker-utterance``."""
         return read_trn(self.folder / "ref.trn")
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Reference tokens by ``speaker-utterance``."""
+        return {key: len(reference) for key, reference in self.references.items()}
+
     @cached_property
     def alignments(self) -> dict[str, list[Edit]]:
         """Alignment by ``speaker-utterance``; raises UserError where a hypothesis is missing."""

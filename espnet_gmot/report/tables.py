@@ -8,6 +8,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.report import breakdown, homophones
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.statistics import Bootstrap, bootstrap, matched_pairs, mean_interval
+from espnet_gmot.report.utterances import Counted
 
 #: Fewer blocks can't be resampled sensibly.
 FEWEST_BLOCKS = 10
@@ -70,7 +71,9 @@ def group(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-def resampled(rows: Sequence[Row], blocks: str, resamples: int, others: Sequence[Row] | None = None) -> Bootstrap:
+def resampled(
+    rows: Sequence[Row | Counted], blocks: str, resamples: int, others: Sequence[Row | Counted] | None = None
+) -> Bootstrap:
     """Bootstrap of the CER of one system's experiments, or of its difference from another's.
 
     Args:
@@ -82,20 +85,21 @@ def resampled(rows: Sequence[Row], blocks: str, resamples: int, others: Sequence
     Raises:
         UserError: there are too few blocks.
     """
-    keys = sorted(rows[0].references)
+    lengths = rows[0].lengths
+    keys = sorted(lengths)
     names = [key.split("-")[0] if blocks == "speaker" else key for key in keys]
     if (count := len(set(names))) < FEWEST_BLOCKS:
         raise UserError(
             f"--blocks {blocks}: set {rows[0].name} has {count} of them, too few to resample"
             + ("; --blocks utterance takes utterances as independent" if blocks == "speaker" else "")
         )
-    tokens = np.array([len(rows[0].references[key]) for key in keys])
+    tokens = np.array([lengths[key] for key in keys])
     ours = np.array([row.errors(keys) for row in rows])
     theirs = np.array([row.errors(keys) for row in others]) if others else None
     return bootstrap(ours, tokens, names, theirs, resamples=resamples)
 
 
-def uncertainty(groups: Mapping[tuple[str, str], Sequence[Row]], blocks: str, resamples: int) -> str:
+def uncertainty(groups: Mapping[tuple[str, str], Sequence[Row | Counted]], blocks: str, resamples: int) -> str:
     """A table of standard errors and intervals of each system's CER, by resampling."""
     body = []
     for (system, name), rows in groups.items():
@@ -106,8 +110,11 @@ def uncertainty(groups: Mapping[tuple[str, str], Sequence[Row]], blocks: str, re
     return title + table(("system", "set", "CER %", "std. error", "95 % from", "to"), body, range(2, 6))
 
 
-def differences(groups: Mapping[tuple[str, str], Sequence[Row]], base: str, blocks: str, resamples: int) -> str:
-    """A table of every system's CER less the baseline's: interval and p-value by resampling, and matched pairs."""
+def differences(
+    groups: Mapping[tuple[str, str], Sequence[Row | Counted]], base: str, blocks: str, resamples: int
+) -> str:
+    """A table of every system's CER less the baseline's: interval and p-value by resampling, and matched pairs where
+    the sentences are at hand."""
     body = []
     for (system, name), rows in groups.items():
         if system == base:
@@ -123,7 +130,9 @@ def differences(groups: Mapping[tuple[str, str], Sequence[Row]], base: str, bloc
     return title + table(head, body, range(2, 6))
 
 
-def _matched(row: Row, other: Row) -> str:
+def _matched(row: Row | Counted, other: Row | Counted) -> str:
+    if not (isinstance(row, Row) and isinstance(other, Row)):
+        return "–"
     found = matched_pairs([(edits, other.alignments[key]) for key, edits in row.alignments.items()])
     p_value = f"{found.p_value:.3f}" if found.p_value >= 0.001 else "<0.001"
     return f"{p_value} ({found.segments} segments)"

@@ -13,6 +13,7 @@ from espnet_gmot.report.cer import edits
 from espnet_gmot.report.cli import main
 from espnet_gmot.report.results import Result, read_results, write_results
 from espnet_gmot.report.training_log import read_training_log
+from espnet_gmot.report.utterances import read_utterances
 
 REFERENCE = {f"S{index % 12}-u{index:02d}": "今天天气很好" for index in range(36)}
 CLOSING = "[vm] 2026-01-01 00:00:00,000 (trainer:1) INFO: "
@@ -233,10 +234,39 @@ def test_a_csv_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert ["ctc", "test", "2", "4.86", "-3.96", "13.68"] in [line.split() for line in out.splitlines()]
     assert out.splitlines()[-2:] == ["CER ctc test 0.0486", "CER gmot test 0.0069"]
-    with pytest.raises(UserError, match="--baseline: needs the experiments"):
+    with pytest.raises(UserError, match=r"--baseline: --csv has sums alone: give --exp .* or --utterances"):
         main(["--csv", str(tmp_path / "r.csv"), "--baseline", "ctc"])
     with pytest.raises(UserError, match="no ctc on dev; score it"):
         main(["--csv", str(tmp_path / "r.csv"), "--sets", "dev"])
+
+
+def test_resampling_can_be_repeated_without_the_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From errors by utterance: the same intervals and p-values as from the experiments."""
+    file = tmp_path / "utterances.csv"
+    main(words(tmp_path, "--baseline", "ctc", "--resamples", "1000", "--write_utterances", str(file)))
+    told = capsys.readouterr().out
+    assert file.read_text().splitlines()[0] == "set,utterance,characters,ctc:0,ctc:1,gmot:0,gmot:1"
+    assert "今" not in file.read_text()
+    found = read_utterances(file)
+    assert [sum(each.wrong.values()) for each in (*found["ctc", "test"], *found["gmot", "test"])] == [9, 12, 1, 2]
+    again = ["--csv", str(write_csv(tmp_path / "r.csv")), "--utterances", str(file), "--baseline", "ctc"]
+    main([*again, "--resamples", "1000"])
+    repeated = capsys.readouterr().out
+    for title in ("Standard errors", "Differences"):
+        one, other = (next(part for part in text.split("\n\n") if part.startswith(title)) for text in (told, repeated))
+        columns = [[line.split()[:6] for line in part.splitlines()[3:]] for part in (one, other)]
+        assert columns[0] == columns[1] and len(columns[0]) > 0
+
+
+def test_errors_by_utterance_of_other_cells_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "u.csv"
+    main(words(tmp_path, "--write_utterances", str(file), gmot=(1,), ctc=(9,)))
+    again = ["--csv", str(write_csv(tmp_path / "r.csv")), "--utterances", str(file), "--baseline", "ctc"]
+    with pytest.raises(UserError, match=r"u.csv: not the 2 seeds of ctc on test"):
+        main(again)
+    file.write_text(file.read_text().replace(",1,", ",one,", 1))
+    with pytest.raises(UserError, match=r"u.csv:2: ctc:0: 'one' is no count"):
+        read_utterances(file)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,80 @@
+"""Errors of every utterance as a CSV file: what resampling needs to be repeated, without anybody's words."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_gmot.errors import UserError
+from espnet_gmot.files import replacing
+from espnet_gmot.report.results import read_csv
+from espnet_gmot.report.scored import Row
+
+_FIRST = ("set", "utterance", "characters")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One system on one set with one seed, like a :class:`Row`, of which only the numbers are left.
+
+    Attributes:
+        system, name: of the system and of the set.
+        lengths: reference tokens by ``speaker-utterance``.
+        wrong: errors by ``speaker-utterance``.
+    """
+
+    system: str
+    name: str
+    lengths: dict[str, int]
+    wrong: dict[str, int]
+
+    def errors(self, keys: Iterable[str]) -> list[int]:
+        """Errors of these sentences."""
+        return [self.wrong[key] for key in keys]
+
+
+def write_utterances(path: Path, groups: Mapping[tuple[str, str], Sequence[Row]]) -> None:
+    """Write a line for every utterance and a column ``SYSTEM:N`` for each seed of a system, counted from 0.
+
+    Args:
+        path: the file.
+        groups: rows by system and set, one for each seed; see :func:`espnet_gmot.report.tables.group`.
+    """
+    columns = {f"{system}:{index}": None for (system, _), rows in groups.items() for index in range(len(rows))}
+    with replacing(path) as handle:
+        writer = csv.DictWriter(handle, [*_FIRST, *columns], lineterminator="\n")
+        writer.writeheader()
+        for name in dict.fromkeys(name for _, name in groups):
+            here = [(system, rows) for (system, other), rows in groups.items() if other == name]
+            lengths = here[0][1][0].lengths
+            keys = sorted(lengths)
+            found = {f"{system}:{n}": row.errors(keys) for system, rows in here for n, row in enumerate(rows)}
+            for place, key in enumerate(keys):
+                counts = {column: errors[place] for column, errors in found.items()}
+                writer.writerow({"set": name, "utterance": key, "characters": lengths[key], **counts})
+
+
+def read_utterances(path: Path) -> dict[tuple[str, str], list[Counted]]:
+    """Read what :func:`write_utterances` wrote, by system and set.
+
+    Raises:
+        UserError: no such file, no such columns, or a cell that is no number; names the line.
+    """
+    names, lines = read_csv(path, _FIRST, "`report --write_utterances` writes it")
+    found: dict[tuple[str, str], list[Counted]] = {}
+    for name in dict.fromkeys(line["set"] for _, line in lines):
+        here = [(where, line) for where, line in lines if line["set"] == name]
+        lengths = {line["utterance"]: _number(line["characters"], where) for where, line in here}
+        for column in names[len(_FIRST) :]:
+            cells = {line["utterance"]: (line[column], where) for where, line in here}
+            if any(text for text, _ in cells.values()):  # a system that wasn't tried on this set has none
+                wrong = {key: _number(text, f"{where}: {column}") for key, (text, where) in cells.items()}
+                system = column.rpartition(":")[0]
+                found.setdefault((system, name), []).append(Counted(system, name, lengths, wrong))
+    return found
+
+
+def _number(text: str, where: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"{where}: {text!r} is no count; write the file again")
+    return int(text)
