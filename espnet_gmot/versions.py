@@ -26,11 +26,11 @@ class Supported:
 SUPPORTED = {
     "python": Supported("3.10", ("3.10", "3.11", "3.12", "3.13")),
     "torch": Supported("2.1.2", ("2.1.2", "2.13.0", "2.14.1")),
-    "numpy": Supported("1.22", ("1.23.5", "2.4.6", "2.5.5")),
+    "numpy": Supported("1.22", ("1.23.5", "2.2.6", "2.4.6", "2.5.5")),
     "numba": Supported("0.57", ("0.58.1", "0.68.1")),
-    "transformers": Supported("4.30", ("4.36.2", "4.41.2", "4.46.3", "5.23.0", "5.24.0")),
+    "transformers": Supported("4.30", ("4.30.2", "4.36.2", "4.41.2", "4.46.3", "4.49.0", "5.23.0", "5.24.0")),
     "kaldiio": Supported("2.18.1", ("2.18.1",)),
-    "espnet": Supported("202301", ("202308", "202402", "202412", "202511", "202611")),
+    "espnet": Supported("202301", ("202301", "202308", "202402", "202412", "202511", "202611")),
 }
 """python and distributions; the lower bounds are setup.cfg's."""
 
