@@ -15,6 +15,7 @@ LAST := '^(espnet|torchaudio|openai-whisper)=='
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --progress-bar off -q
 export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help env hashes demo test faults fuzz lint bench docs matrix floors clean
@@ -49,7 +50,7 @@ demo: env
 
 ## test   lint and tests
 test: lint $(VENV)/espnet_later
-	$(PY) -m pytest tests
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal tests
 
 ## faults kills in every stage, full disks, long runs: minutes (as root also a full disk of its own)
 faults: env
