@@ -90,22 +90,29 @@ INCIDENTAL = re.compile(
 )
 
 
-#: Of asr.sh, whose stages are programs of many kinds.
-SHELL_KILLS = (
-    "exists:1:data/train/wav.scp",
-    "exists:1:data/dev/utt2spk",
-    "exists:1:dump/raw/org/train_sp/wav.scp",
-    "exists:1:dump/raw/dev/text",
-    "exists:1:data/zh_token_list/char/tokens.txt",
-    "exists:1:exp/asr_stats*/logdir/stats.1/train/speech_shape",
-    "exists:1:exp/asr_stats*/train/feats_stats.npz",
-    "exists:1:exp/asr_tiny/config.yaml",
-    "exists:1:exp/asr_tiny/checkpoint.pth",
-    "exists:1:exp/asr_tiny/2epoch.pth",
-    "exists:1:exp/asr_tiny/*ave_2best.pth",
-    "exists:1:exp/asr_tiny/decode*/test/logdir/output.1/1best_recog/text",
-    "exists:1:exp/asr_tiny/decode*/dev/score_cer/result.txt",
-)
+#: Of asr.sh, whose stages are programs of many kinds: where to kill, by the stages of a call.
+SHELL_KILLS: dict[str, tuple[str, ...]] = {
+    "1 5": (
+        "exists:1:data/train/wav.scp",
+        "exists:1:dump/raw/org/train_sp/wav.scp",
+        "exists:1:dump/raw/dev/text",
+        "exists:1:data/zh_token_list/char/tokens.txt",
+    ),
+    "10 10": (
+        "exists:1:exp/asr_stats*/logdir/stats.1/train/speech_shape",
+        "exists:1:exp/asr_stats*/train/feats_stats.npz",
+    ),
+    "11 11": (
+        "exists:1:exp/asr_tiny/config.yaml",
+        "exists:1:exp/asr_tiny/checkpoint.pth",
+        "exists:1:exp/asr_tiny/2epoch.pth",
+        "exists:1:exp/asr_tiny/*ave_2best.pth",
+    ),
+    "12 13": (
+        "exists:1:exp/asr_tiny/decode*/test/logdir/output.1/1best_recog/text",
+        "exists:1:exp/asr_tiny/decode*/test/score_cer/result.txt",
+    ),
+}
 
 
 def begin(folder: Path) -> Path:
@@ -179,7 +186,11 @@ def test_a_kill_in_any_stage_of_asr_sh_leaves_no_trace(checkout: str, tmp_path: 
     calm, killed = begin(tmp_path / "calm"), begin(tmp_path / "killed")
     words = [str(RECIPE / "run.sh"), "--workdir", ".", "--espnet_root", checkout, "--data", "data_aishell.tgz"]
     words += [word for word in common(nj="1", inference_nj="1", asr_args="") if word not in ("--asr_args", "")]
-    runs = [{"folder": str(calm), "words": words, "kill": ""}]
-    runs += [{"folder": str(killed), "words": words, "kill": kill} for kill in [*SHELL_KILLS, ""]]
+    runs = []
+    for stages, kills in SHELL_KILLS.items():
+        begins, ends = stages.split()
+        call = [*words, "--stage", begins, "--stop_stage", ends]
+        runs += [{"folder": str(calm), "words": call, "kill": ""}]
+        runs += [{"folder": str(killed), "words": call, "kill": kill} for kill in [*kills, ""]]
     outcomes_of(runs, tmp_path)
     assert_same(calm, killed)

@@ -1,0 +1,154 @@
+"""Write the tables and pictures of the experiments out of their CSV files: `make results`, or `--check` alone.
+
+What a comparison left is copied here by `report --write_utterances` (errors by utterance) and as its `results.csv`; everything
+that docs/results.md and the README show between `<!-- results: NAME -->` and `<!-- end -->` comes from these files, and
+nothing else does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from espnet_gmot.report.doses import figure, responses
+from espnet_gmot.report.results import Result, read_results
+from espnet_gmot.report.statistics import mean_interval
+from espnet_gmot.report.tables import FEWEST_BLOCKS, resampled
+from espnet_gmot.report.utterances import Counted, read_utterances
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PAGES = (ROOT / "docs/results.md", ROOT / "README.md")
+RESAMPLES = 10_000
+
+
+class Experiment:
+    """A comparison's numbers.
+
+    Args:
+        name: of its files here, NAME.csv and NAME_utterances.csv.
+        baseline: what the others are compared with.
+    """
+
+    def __init__(self, name: str, baseline: str = "ctc") -> None:
+        self.baseline = baseline
+        self.results: list[Result] = read_results(HERE / f"{name}.csv")
+        self.utterances: dict[tuple[str, str], list[Counted]] = read_utterances(HERE / f"{name}_utterances.csv")
+        for (system, part), counted in self.utterances.items():
+            found = sorted(result.seed for result in self.results if (result.system, result.set) == (system, part))
+            if len(counted) != len(found):
+                sys.exit(f"{name}: {len(counted)} seeds of {system} on {part} by utterance, {len(found)} in {name}.csv")
+
+    def systems(self) -> list[str]:
+        """In the order of the table, the baseline first."""
+        names = list(dict.fromkeys(result.system for result in self.results))
+        return sorted(names, key=lambda name: name != self.baseline)
+
+    def rates(self, system: str, part: str) -> list[float]:
+        """CER in %, one for each seed."""
+        return [100 * result.cer for result in self.results if (result.system, result.set) == (system, part)]
+
+    def table(self, labels: dict[str, str]) -> str:
+        """Mean CER with its 95 % interval over seeds, and the resampled difference from the baseline."""
+        parts = [name for name in ("dev", "test") if any(result.set == name for result in self.results)]
+        head = ["", "seeds", *(f"CER {part}, % (95 %)" for part in parts)]
+        head += [f"{parts[-1]}: difference from {self.baseline} (95 %)", "p"]
+        lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        for system in self.systems():
+            cells = [labels.get(system, system), str(len(self.rates(system, parts[0])))]
+            cells += [_mean(self.rates(system, part)) for part in parts]
+            lines.append("| " + " | ".join([*cells, *self._difference(system, parts[-1])]) + " |")
+        return "\n".join(lines)
+
+    def _difference(self, system: str, part: str) -> tuple[str, str]:
+        ours, theirs = (self.utterances.get((name, part)) for name in (system, self.baseline))
+        if system == self.baseline or not ours or not theirs:
+            return "", ""
+        found = resampled(ours, self.blocks(part), RESAMPLES, theirs)
+        value, low, high = (100 * number for number in (found.value, found.low, found.high))
+        return f"{value:+.2f} ({low:+.2f} to {high:+.2f})", f"{max(found.p_value, 1e-4):.2g}"
+
+    def blocks(self, part: str) -> str:
+        """What is resampled beside the seeds: speakers, or utterances where there are too few of them."""
+        keys = next(counted for (_, name), counted in self.utterances.items() if name == part)[0].lengths
+        return "speaker" if len({key.split("-")[0] for key in keys}) >= FEWEST_BLOCKS else "utterance"
+
+    def origin(self) -> str:
+        """When and with what, in one line."""
+        part = self.results[-1].set
+        dates = sorted(result.date[:10] for result in self.results)
+        commits = ", ".join(dict.fromkeys(result.commit for result in self.results))
+        hours = {(result.system, result.seed): result.cpu_hours for result in self.results}
+        last = self.results[-1]
+        return (
+            f"{len(hours)} trainings, {sum(hours.values()):.1f} processor hours, {dates[0]} to {dates[-1]}, commit {commits}; "
+            f"{last.versions}; {last.hardware}. Errors counted by {last.counted_by}; "
+            f"differences: {RESAMPLES:,} paired bootstrap resamples of seeds and {self.blocks(part)}s."
+        )
+
+
+def _mean(rates: list[float]) -> str:
+    if not rates:
+        return "–"
+    mean, half = mean_interval(rates)
+    return f"{mean:.2f} ± {half:.2f}" if len(rates) > 1 else f"{mean:.2f}"
+
+
+def dose_picture(experiment: Experiment, path: Path) -> None:
+    """CER against what the teacher has read, on the last set."""
+    found = responses(experiment.results)
+    figure(found.get("test") or found["dev"]).savefig(path, dpi=130)
+
+
+def fill(text: str, blocks: dict[str, str]) -> str:
+    """A page with its blocks as the CSV files have them."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"<!-- results: {match[1]} -->\n{blocks[match[1]]}\n<!-- end -->"
+
+    return re.sub(r"<!-- results: (\S+) -->\n.*?<!-- end -->", block, text, flags=re.S)
+
+
+def main() -> None:
+    """Redraw, or check that nothing would change."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing: fail where a page isn't what the CSV files say")
+    args = parser.parse_args()
+    blocks, pictures = contents()
+    stale = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf8")
+        if (new := fill(text, blocks)) != text:
+            stale.append(str(page.relative_to(ROOT)))
+            if not args.check:
+                page.write_text(new, encoding="utf8")
+    for name, draw in pictures.items():
+        if args.check:
+            stale += [name] if not (HERE / name).is_file() else []
+        else:
+            draw(HERE / name)
+    print(f"results: {', '.join(stale) or 'nothing'} {'is stale: make results' if args.check else 'changed'}")
+    sys.exit(bool(args.check and stale))
+
+
+def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
+    """What stands between the marks, by name, and how each picture is drawn."""
+    dose = Experiment("dose")
+    read = {"none": "random weights", "own": "the transcripts", "permuted": "10 times, but rows of other characters"}
+    labels = {"ctc": "CTC", "ctc-long": "CTC, half as many steps again"}
+    for system in dose.systems():
+        preset, _, what = system.rpartition("-")
+        if system not in labels:
+            labels[system] = f"{preset}: {read.get(what) or what[1:] + ' times the text'}"
+    return {"dose": dose.table(labels), "dose-origin": dose.origin()}, {"dose.png": lambda path: dose_picture(dose, path)}
+
+
+if __name__ == "__main__":
+    main()
