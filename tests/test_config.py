@@ -20,6 +20,18 @@ def test_single_keys_override_the_preset() -> None:
     assert GMOTConfig.from_dict(None) == GMOTConfig()
 
 
+def test_no_number_may_be_negative_and_those_that_divide_or_count_not_zero() -> None:
+    """Steps, sizes, scales and deviations start at what makes sense; weights, shares and times at zero."""
+    positive = {"pool", "epsilon", "order_delta", "outer_iterations", "inner_iterations", "annealing", "adapter_hidden"}
+    ranges = {each.name: each.metadata["range"] for each in dataclasses.fields(GMOTConfig) if each.metadata["range"]}
+    assert len(ranges) > 25 and positive <= ranges.keys()
+    for name, (low, _) in ranges.items():
+        if name.startswith("temporal_radius") or name == "teacher_width":
+            assert low == 1
+        else:
+            assert low >= 0 and (low > 0) == (name in positive), name
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_resolved_options_resolve_to_themselves(preset: str) -> None:
     config = GMOTConfig.from_dict({"preset": preset})

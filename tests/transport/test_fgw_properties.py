@@ -303,3 +303,11 @@ def test_warns_once_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fused_gromov_wasserstein(*case.dense(), outer_iterations=1)
+
+
+def test_how_asymmetric_edges_are_is_said() -> None:
+    """‖Ax − Aᵀx‖ against the mean of both norms: 200 % where A = −Aᵀ."""
+    one = torch.tensor([[[0.0, 1.0, -2.0], [-1.0, 0.0, 3.0], [2.0, -3.0, 0.0]]])
+    lengths = torch.tensor([3])
+    with pytest.raises(ValueError, match=r"acoustic_edges .* differs from its transpose by 2e\+02 %"):
+        fused_gromov_wasserstein(torch.zeros(1, 3, 3), one, torch.zeros(1, 3, 3), lengths, lengths)
