@@ -209,7 +209,7 @@ def test_order_prior_is_su_and_hua() -> None:
 
 
 def test_the_gap_of_pots_plan_is_the_linearised_problems() -> None:
-    """⟨∇E(γ), γ⟩ less its minimum over all couplings, which POT's exact solver gives; after one step it can be large."""
+    """⟨∇E(γ), γ⟩ less its minimum over all couplings, by POT's exact solver; after one step it can be large."""
     case, gaps = fgw_cases.speech_like(6, (9, 14), (3, 6), width=6, seed=1), []
     arguments = case.dense()
     result = fused_gromov_wasserstein(*arguments, alpha=0.7, outer_iterations=1, backend="pot")
