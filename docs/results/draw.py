@@ -119,7 +119,9 @@ def fill(text: str, blocks: dict[str, str]) -> str:
 def main() -> None:
     """Redraw, or check that nothing would change."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing: fail where a page isn't what the CSV files say")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing: fail where a page isn't what the CSV files say"
+    )
     args = parser.parse_args()
     blocks, pictures = contents()
     stale = []
@@ -147,7 +149,9 @@ def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
         preset, _, what = system.rpartition("-")
         if system not in labels:
             labels[system] = f"{preset}: {read.get(what) or what[1:] + ' times the text'}"
-    return {"dose": dose.table(labels), "dose-origin": dose.origin()}, {"dose.png": lambda path: dose_picture(dose, path)}
+    return {"dose": dose.table(labels), "dose-origin": dose.origin()}, {
+        "dose.png": lambda path: dose_picture(dose, path)
+    }
 
 
 if __name__ == "__main__":

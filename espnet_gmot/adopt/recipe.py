@@ -5,6 +5,7 @@ every folder below exp/ ("you can resume the process using this script").
 """
 
 import itertools
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,10 +36,16 @@ class Recipe:
     stats: Path | None
     told: dict[str, str]
 
-    def tag(self, stem: str) -> str:
-        """The name that asr.sh gives to an experiment with a configuration of this name."""
+    def tag(self, stem: str, exp: Path) -> str:
+        """The name that asr.sh gives to an experiment with a configuration of this name, or of one that is there."""
         words = [stem, self.train.parent.name, *_tokens(self.told)] if self.told else [stem]
-        return "_".join(words)
+        return stem if (exp / f"asr_{stem}").is_dir() else "_".join(words)
+
+    def lacks_language_model(self, exp: Path, run: Path) -> bool:
+        """Whether asr.sh would decode with a language model, its default, that isn't there."""
+        script = run.read_text(encoding="utf8", errors="replace") if run.is_file() else ""
+        unwanted = self.told.get("use_lm") == "false" or re.search(r"--use[_-]lm[ =]+[\"']?false", script)
+        return not unwanted and not any(exp.glob("lm_*/config.yaml"))
 
 
 def look(train: str = "", valid: str = "", dump: str = "dump", exp: str = "exp", features: str = "") -> Recipe:

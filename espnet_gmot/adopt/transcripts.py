@@ -45,7 +45,11 @@ def check(args: argparse.Namespace, recipe: Recipe, config: GMOTConfig, texts: l
     teacher = PLMTeacher(args.teacher, layer=config.teacher_layer)
     width, tokens_of = teacher.width, teacher.tokens
     rate, lacking = tokens_of.check_language(texts, _MOST)
-    what = f"lacks {rate:.2%} of the transcripts' characters ({' '.join(lacking[:8])})" if lacking else "lacks nothing"
+    what = (
+        f"lacks {rate:.2%} of the transcripts' characters ({' '.join(lacking[:8])})"
+        if lacking
+        else "lacks no character"
+    )
     yield "teacher", f"{args.teacher}: {width} wide, {what}"
     letters = "".join(texts)
     if letters.isupper() and tokens_of.cased():

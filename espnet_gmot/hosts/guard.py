@@ -36,6 +36,7 @@ def before(module: str, words: list[str]) -> None:
     if module in _TRAINING:
         args = _options(words)
         _refuse_another_kind(args)
+        _refuse_absent_statistics(args)
         _refuse_other_statistics(args)
         _refuse_another_width(args)
 
@@ -45,7 +46,7 @@ def _options(words: list[str]) -> argparse.Namespace:
     from espnet2.utils.nested_dict_action import NestedDictAction
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("config", "output_dir", "input_size"):
+    for name in ("config", "output_dir", "input_size", "collect_stats"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--model", default=STOCK)
     parser.add_argument("--frontend", default="default")
@@ -91,6 +92,13 @@ def _refuse_another_kind(args: argparse.Namespace) -> None:
         f"{folder}: holds a trained model: {kind}, whose config.yaml model: {args.model} of {args.config} would "
         f"overwrite: give asr.sh another --asr_tag; {fix}"
     )
+
+
+def _refuse_absent_statistics(args: argparse.Namespace) -> None:
+    """asr.sh's stage 11 before its stage 10."""
+    stats = args.normalize_conf.get("stats_file")
+    if stats and not Path(stats).is_file() and str(args.collect_stats).lower() not in ("true", "yes", "1"):
+        raise UserError(f"{stats}: no such file: asr.sh's stage 10 makes these statistics: --stage 10")
 
 
 def _refuse_other_statistics(args: argparse.Namespace) -> None:

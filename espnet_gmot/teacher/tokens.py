@@ -17,6 +17,9 @@ _UNKNOWN = re.compile("<unk>|\\[UNK\\]|\ufffd")
 _PROBE = "a"
 
 
+_WARNED: set[tuple[str, str]] = set()
+
+
 def surroundings(tokenizer: Any) -> tuple[list[int], list[int]]:
     """The special tokens that a tokenizer puts before and after a text, such as ([CLS], [SEP]).
 
@@ -144,6 +147,13 @@ class TokenMap:
         lacking = Counter({c: n for c, n in counts.items() if not self.knows(c)})
         return lacking.total() / max(1, total), [c for c, _ in lacking.most_common()]
 
+    def _warn_once(self, how: str, share: float, such_as: Sequence[str]) -> None:
+        """Say that a teacher spells much; one command asks for each of its sets."""
+        told = f"teacher {self.model!r} spells {100 * share:.0f} % of the {how} (such as {' '.join(such_as[:8])}): "
+        if (self.model, how) not in _WARNED:
+            _WARNED.add((self.model, how))
+            _LOG.warning("%swas it trained on their language?", told)
+
     def _spelled(self, texts: Sequence[str]) -> tuple[float, list[str]]:
         """Share of characters in Latin words of three letters and more that come out letter by letter; such words."""
         words, counts = _split(texts)
@@ -178,13 +188,7 @@ class TokenMap:
         rate, characters = self._lacking(texts)
         if self.byte_level:
             if rate > most:
-                _LOG.warning(
-                    "teacher %r spells %.0f %% of the transcripts' characters in several bytes (such as %s): "
-                    "was it trained on their language?",
-                    self.model,
-                    100 * rate,
-                    " ".join(characters[:8]),
-                )
+                self._warn_once("transcripts' characters in several bytes", rate, characters)
             return 0.0, []
         if rate > most:
             raise UserError(
@@ -194,11 +198,5 @@ class TokenMap:
             )
         share, words = self._spelled(texts)
         if share > most:
-            _LOG.warning(
-                "teacher %r spells %.0f %% of the transcripts letter by letter (such as %s): "
-                "was it trained on their language?",
-                self.model,
-                100 * share,
-                " ".join(words[:8]),
-            )
+            self._warn_once("transcripts letter by letter", share, words)
         return rate, characters

@@ -56,7 +56,7 @@ def test_what_asr_sh_was_told_names_the_sets(recipe: Callable[..., Path]) -> Non
     found = look()
     assert (found.train, found.valid) == (Path("dump/raw/train_sp"), Path("dump/raw/dev"))
     assert found.token_list == Path("data/zh_token_list/char/tokens.txt") and found.stats is None
-    assert found.tag("x") == "x_raw_zh_char_sp"
+    assert found.tag("x", Path("exp")) == "x_raw_zh_char_sp"
     Path("exp/asr_stats_raw_zh_char_sp/train/speech_shape").touch()
     assert look().stats == Path("exp/asr_stats_raw_zh_char_sp")
     assert look(train="train", valid="test").train == Path("dump/raw/train")
@@ -66,7 +66,7 @@ def test_without_experiments_the_unfiltered_copies_tell(recipe: Callable[..., Pa
     recipe({"tr_multi": 9, "dt_real": 3, "et_real": 20, "org/tr_multi": 9, "org/dt_real": 3}, features="extracted")
     found = look()
     assert (found.train, found.valid) == (Path("dump/extracted/tr_multi"), Path("dump/extracted/dt_real"))
-    assert found.tag("x") == "x"
+    assert found.tag("x", Path("exp")) == "x"
 
 
 def test_what_cannot_be_told_is_asked_for(recipe: Callable[..., Path]) -> None:
@@ -115,6 +115,7 @@ def test_archives_configuration_and_commands(
     line = '  ./run.sh --stage 11 --python "python3 -m espnet_gmot" --asr_config conf/train_gmot.yaml'
     assert f"{line} --asr_tag train_gmot_raw_zh_char_sp\n" in said
     assert "\n  ./run.sh --stage 11 --asr_config conf/train.yaml\n" in said and "hold 100.0% of" in said
+    assert "asr.sh decodes with one unless told otherwise, and exp/ has none: run stages 6 to 8" in said
     assert run(plm) == 0  # again: all is there already
     Path("conf/train_gmot.yaml").write_text("seed: 1\n")
     assert run(plm) == 1 and "says something else: remove it or give --out" in capsys.readouterr().err
@@ -125,6 +126,32 @@ def test_archives_configuration_and_commands(
     assert Path("dump/raw/dev/centred/teacher.scp").is_file()
     assert yaml.safe_load(Path("c.yaml").read_text())["model_conf"]["gmot_conf"]["centre"] is False
     assert "--asr_tag t\n" in capsys.readouterr().out
+
+
+def test_a_second_call_names_the_experiment_as_the_first_did(
+    recipe: Callable[..., Path], plm: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Once trained, asr.sh's own record is there, and would name it otherwise."""
+    recipe({"train_sp": 7, "dev": 2, "org/train_sp": 7, "org/dev": 2})
+    assert run(plm) == 0
+    first = capsys.readouterr().out
+    assert "--stage 10" in first and "--asr_tag train_gmot\n" in first
+    for name in ("asr_stats_raw_zh_char_sp/train", "asr_train_gmot", "lm_train_char"):
+        Path("exp", name).mkdir(parents=True)
+    for name in ("asr_stats_raw_zh_char_sp/run.sh", "lm_train_char/config.yaml"):
+        Path("exp", name).write_text(COMMAND)
+    assert run(plm) == 0
+    again = capsys.readouterr().out
+    assert "--asr_tag train_gmot\n" in again and "exp/asr_train_gmot_stock" in again and "language model" not in again
+
+
+@pytest.mark.parametrize("script", ["./asr.sh --use_lm false\n", './asr.sh --use-lm "false" \\\n    --nj 2\n'])
+def test_a_recipe_without_a_language_model_is_not_told_of_one(
+    recipe: Callable[..., Path], plm: Path, capsys: pytest.CaptureFixture, script: str
+) -> None:
+    recipe({"train_sp": 7, "dev": 2, "org/train_sp": 7, "org/dev": 2})
+    Path("run.sh").write_text(script)
+    assert run(plm) == 0 and "language model" not in capsys.readouterr().out
 
 
 def test_online_teachers_read_tokens(recipe: Callable[..., Path], plm: Path, capsys: pytest.CaptureFixture) -> None:

@@ -52,6 +52,18 @@ def test_a_trained_model_of_another_kind_stays(there: dict, here: dict, advice: 
     assert Path("exp/asr/config.yaml").read_bytes() == old
 
 
+def test_training_before_the_statistics_is_sent_to_stage_10() -> None:
+    words = ["--config", write("conf/train.yaml", model="gmot"), "--output_dir", "exp/asr"]
+    stats = ["--normalize", "global_mvn", "--normalize_conf", "stats_file=exp/stats/train/feats_stats.npz"]
+    with pytest.raises(UserError, match=r"exp/stats/train/feats_stats.npz: no such file: .* --stage 10"):
+        before(TRAIN, [*words, *stats])
+    before(TRAIN, [*words, *stats, "--collect_stats", "true"])
+    before(TRAIN, words)
+    Path("exp/stats/train").mkdir(parents=True)
+    np.savez("exp/stats/train/feats_stats.npz", count=1, sum=np.zeros(80))
+    before(TRAIN, [*words, *stats])
+
+
 def test_the_launcher_says_so_in_one_line(capsys: pytest.CaptureFixture) -> None:
     write("exp/asr/config.yaml", model="espnet")
     Path("exp/asr/1epoch.pth").touch()
