@@ -1,8 +1,7 @@
 """Write the tables and pictures of the experiments out of their CSV files: `make results`, or `--check` alone.
 
-What a comparison left is copied here by `report --write_utterances` (errors by utterance) and as its `results.csv`; everything
-that docs/results.md and the README show between `<!-- results: NAME -->` and `<!-- end -->` comes from these files, and
-nothing else does.
+NAME.csv is a comparison's `results.csv`, NAME_utterances.csv the errors by utterance that `report --write_utterances`
+writes. All that docs/results.md and the README show between `<!-- results: NAME -->` and `<!-- end -->` is made of them.
 """
 
 from __future__ import annotations
@@ -88,7 +87,8 @@ class Experiment:
         hours = {(result.system, result.seed): result.cpu_hours for result in self.results}
         last = self.results[-1]
         return (
-            f"{len(hours)} trainings, {sum(hours.values()):.1f} processor hours, {dates[0]} to {dates[-1]}, commit {commits}; "
+            f"{len(hours)} trainings, {sum(hours.values()):.1f} processor hours, {dates[0]} to {dates[-1]}, "
+            f"commit {commits}; "
             f"{last.versions}; {last.hardware}. Errors counted by {last.counted_by}; "
             f"differences: {RESAMPLES:,} paired bootstrap resamples of seeds and {self.blocks(part)}s."
         )

@@ -41,10 +41,11 @@ STEPS: dict[str, list[str]] = {
     "teacher": [*TEACHER, "--text", "dump/raw/train_sp/text", "--out", "dump/raw/train_sp/teacher"],
     "teacher_dev": [*TEACHER, "--text", "dump/raw/dev/text", "--out", "dump/raw/dev/teacher"],
     "lm": ["recipe", *OPTIONS, "--use_lm", "true", "--stage", "6", "--stop_stage", "8"],
-    "espnet": ["recipe", *OPTIONS, "--stage", "10", "--stop_stage", "13"],
+    "stats": ["recipe", *OPTIONS, "--stage", "10", "--stop_stage", "10"],
+    "compare": [str(RECIPE / "run_comparison.sh"), *COMPARED],
+    "espnet": ["recipe", *OPTIONS, "--stage", "11", "--stop_stage", "13"],
     "export": ["export", "exp/asr_tiny", "--out", "stock"],
     "pack": ["recipe", *OPTIONS, "--skip_packing", "false", "--stage", "14"],
-    "compare": [str(RECIPE / "run_comparison.sh"), *COMPARED],
 }
 #: Where to kill: a step, and an event of it.
 KILLS: list[tuple[str, str]] = [
@@ -63,8 +64,8 @@ KILLS: list[tuple[str, str]] = [
     ("lm", "open:1:[.]checkpoint.pth"),
     ("lm", "os.rename:1:1epoch.pth'"),
     ("lm", "open:1:perplexity_test/ppl'"),
-    ("espnet", "open:1:stats.1/train/speech_shape"),
-    ("espnet", "os.rename:2:exp/asr_stats_raw_zh_char_sp/train"),
+    ("stats", "open:1:stats.1/train/speech_shape"),
+    ("stats", "os.rename:2:exp/asr_stats_raw_zh_char_sp/train"),
     ("espnet", "open:1:exp/asr_tiny/config.yaml"),
     ("espnet", "open:1:[.]checkpoint.pth"),
     ("espnet", "os.rename:1:asr_tiny/checkpoint.pth'"),
