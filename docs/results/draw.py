@@ -1,7 +1,7 @@
 """Write the tables and pictures of the experiments out of their CSV files: `make results`, or `--check` alone.
 
 NAME.csv is a comparison's `results.csv`, NAME_utterances.csv the errors by utterance that `report --write_utterances`
-writes. All that docs/results.md and the README show between `<!-- results: NAME -->` and `<!-- end -->` is made of them.
+writes. What docs/results.md and the README show between `<!-- results: NAME -->` and `<!-- end -->` is made of these.
 """
 
 from __future__ import annotations
