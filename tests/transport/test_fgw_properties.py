@@ -311,3 +311,27 @@ def test_how_asymmetric_edges_are_is_said() -> None:
     lengths = torch.tensor([3])
     with pytest.raises(ValueError, match=r"acoustic_edges .* differs from its transpose by 2e\+02 %"):
         fused_gromov_wasserstein(torch.zeros(1, 3, 3), one, torch.zeros(1, 3, 3), lengths, lengths)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_a_plan_to_start_from_may_have_any_mass(backend: str) -> None:
+    case = fgw_cases.speech_like(4, (12, 20), (4, 7), seed=2)
+    few = {"outer_iterations": 1, "inner_iterations": 3, "tolerance": 0.0, "backend": backend}
+    start = fused_gromov_wasserstein(*case.dense(), alpha=0.2, backend=backend).plan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one step is too few
+        once, thousandfold = (
+            fused_gromov_wasserstein(*case.dense(), alpha=0.9, **few, initial_plan=scale * start) for scale in (1, 1024)
+        )
+        anew = fused_gromov_wasserstein(*case.dense(), alpha=0.9, **few)
+    assert torch.equal(once.plan, thousandfold.plan) and not torch.allclose(once.plan, anew.plan, atol=1e-4)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    """The plan is held fixed: another backward pass through the gradient would be wrong without a word."""
+    case = fgw_cases.speech_like(2, (8, 10), (3, 4))
+    cost = case.dense()[0].clone().requires_grad_()
+    value = fused_gromov_wasserstein(cost, *case.dense()[1:], backend="torch").value.sum()
+    (gradient,) = torch.autograd.grad(value**2, cost, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
