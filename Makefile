@@ -26,7 +26,7 @@ help:
 env: $(VENV)/.done
 $(VENV)/.done: requirements.txt constraints.txt setup.cfg
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"make env: {sys.executable} is Python {v[0]}.{v[1]}, but espnet 202511 needs 3.11: make env PYTHON=python3.11")'
-	@echo "env 1/4: $(VENV)" && $(PYTHON) -m venv $(VENV)
+	@echo "env 1/4: $(VENV) (all of it: about five minutes)" && $(PYTHON) -m venv $(VENV)
 	@echo "env 2/4: $(TORCH)" && $(if $(HASHES),echo "  among $(HASHES)",$(PIP) $(TORCH))
 	@$(if $(HASHES),grep -Ev $(LAST) $(HASHES) > $(VENV)/first.txt; grep -E $(LAST) $(HASHES) > $(VENV)/last.txt)
 	@echo "env 3/4: requirements.txt" && $(PIP) $(if $(HASHES),--require-hashes -r $(VENV)/first.txt,-r requirements.txt -c constraints.txt)

@@ -56,7 +56,7 @@ def hanzi_font() -> str | None:
 
 def labels(tokens: Sequence[str]) -> list[str]:
     """Tokens as the installed fonts can write them: pinyin where no font has Chinese characters."""
-    if hanzi_font() or all(ord(character) < 0x2E80 for token in tokens for character in token):
+    if all(ord(character) < 0x2E80 for token in tokens for character in token) or hanzi_font():  # warns
         return list(tokens)
     try:
         from pypinyin import lazy_pinyin
