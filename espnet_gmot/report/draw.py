@@ -54,9 +54,13 @@ def hanzi_font() -> str | None:
     return None
 
 
+def _need_hanzi(tokens: Sequence[str]) -> bool:
+    return any(ord(character) >= 0x2E80 for token in tokens for character in token)
+
+
 def labels(tokens: Sequence[str]) -> list[str]:
     """Tokens as the installed fonts can write them: pinyin where no font has Chinese characters."""
-    if all(ord(character) < 0x2E80 for token in tokens for character in token) or hanzi_font():  # warns
+    if not _need_hanzi(tokens) or hanzi_font():
         return list(tokens)
     try:
         from pypinyin import lazy_pinyin
@@ -109,7 +113,7 @@ def draw_plan(axes: "Axes", plan: np.ndarray, tokens: Sequence[str], seconds: fl
     Colours go from 0 to the largest share of any token's mass in one frame. On a page the reader's fonts write tokens.
     """
     draw_heat(axes, columns(plan).T, (0, seconds, len(tokens) - 0.5, -0.5))
-    font = None if page else hanzi_font()
+    font = hanzi_font() if not page and _need_hanzi(tokens) else None
     style: dict[str, Any] = {"fontfamily": font} if font else {}
     axes.set_yticks(range(len(tokens)), list(tokens) if page else labels(tokens), **style)
     axes.tick_params(axis="y", length=0)
