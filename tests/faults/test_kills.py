@@ -81,7 +81,7 @@ KILLS: list[tuple[str, str]] = [
     ("pack", "exists:1:exp/asr_tiny/*.zip*"),
     ("compare", "exists:1:exp/asr_tiny_seed3/checkpoint.pth"),
     ("compare", "exists:1:exp/asr_tiny_seed3/2epoch.pth"),
-    ("compare", "exists:1:exp/asr_tiny_seed3/decode*/dev/text"),
+    ("compare", "exists:1:exp/asr_tiny_seed3/decode*/org/dev/text"),
     ("compare", "exists:1:results.csv"),
     ("compare", "exists:1:exp/asr_tiny_seed4/config.yaml"),
     ("final", "exists:1:exp/asr_tiny_seed4/decode*/test/logdir"),
