@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: What run_dose.sh calls its teachers, after the system's name, and what they have read.
-_DOSE = re.compile(r"(.+)-(none|own|x\d+|permuted)")
-_READ = {"none": "nothing", "own": "transcripts", "permuted": "permuted"}
+_DOSE = re.compile(r"(.+)-(none|own|x\d+|permuted|blank)")
+_CONTROLS = ("permuted", "no characters")  # labels of what is no dose
+_READ = {"none": "nothing", "own": "transcripts", "permuted": "permuted", "blank": "no characters"}
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,14 @@ def responses(results: Sequence[Result]) -> dict[str, Response]:
             else:
                 others[system] = mean_interval(values)
         if len(tried) > 1:
-            found[name] = Response([_label(dose) for dose in sorted(tried, key=_order)], by_dose, others)
+            found[name] = Response(
+                [_label(dose) for dose in sorted(tried, key=lambda dose: (_order(dose), dose))], by_dose, others
+            )
     return found
 
 
 def _order(dose: str) -> float:
-    return {"none": 0.0, "own": 1.0, "permuted": np.inf}[dose] if dose in _READ else float(dose[1:])
+    return {"none": 0.0, "own": 1.0}.get(dose, np.inf) if dose in _READ else float(dose[1:])
 
 
 def _label(dose: str) -> str:
@@ -72,7 +75,7 @@ def figure(response: Response) -> "Figure":
         means, halves = np.array(list(line.values())).T
         style: dict[str, Any] = {"color": COLORS[index % 7], "marker": MARKS[index % 7], "label": system}
         axes.errorbar(places, means, np.nan_to_num(halves), capsize=3, linestyle="none", **style)
-        ordered = [place for place in np.argsort(places) if list(line)[place] != "permuted"]  # a control is no dose
+        ordered = [place for place in np.argsort(places) if list(line)[place] not in _CONTROLS]
         axes.plot(np.array(places)[ordered], means[ordered], DASHES[index % 7], color=COLORS[index % 7], linewidth=1.2)
     for index, (system, (mean, half)) in enumerate(response.others.items(), len(response.by_dose)):
         axes.axhline(mean, color=COLORS[index % 7], linestyle=DASHES[index % 7], linewidth=1.2, label=system)

@@ -29,7 +29,14 @@ def result(system: str, seed: int, errors: int, name: str = "dev") -> Result:
 
 RESULTS = [
     result(system, seed, errors + seed)
-    for system, errors in (("ctc", 90), ("gmot-x10", 40), ("gmot-permuted", 85), ("gmot-none", 88), ("gmot-x3", 60))
+    for system, errors in (
+        ("ctc", 90),
+        ("gmot-x10", 40),
+        ("gmot-permuted", 85),
+        ("gmot-blank", 91),
+        ("gmot-none", 88),
+        ("gmot-x3", 60),
+    )
     for seed in (0, 2)
 ]
 
@@ -37,7 +44,7 @@ RESULTS = [
 def test_doses_stand_in_their_order() -> None:
     (name, response), *others = responses(RESULTS).items()
     assert name == "dev" and not others
-    assert response.doses == ["nothing", "3 times", "10 times", "permuted"]
+    assert response.doses == ["nothing", "3 times", "10 times", "no characters", "permuted"]
     assert response.by_dose["gmot"]["10 times"][0] == pytest.approx(4.1) and response.others.keys() == {"ctc"}
     assert response.by_dose["gmot"]["nothing"][1] > 0
     assert responses([result("gmot-x10", 0, 1), result("gmot-t", 0, 2)]) == {}

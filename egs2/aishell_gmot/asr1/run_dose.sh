@@ -13,9 +13,10 @@ text that they read, and compares CER (run_comparison.sh: resumable, the test se
 
   none       random weights                         own        the transcripts of the training set
   x3 x10 x30 + 2, 9, 29 times as much domain text   permuted   x10, each character with another one's rows
+  blank      random weights, all characters alike: it knows places in the sentence, and nothing of what is said
 
   --workdir DIR     where everything goes
-  --doses NAMES     teachers [none own x3 x10 x30 permuted]
+  --doses NAMES     teachers [none own x3 x10 x30 permuted blank]
   --presets NAMES   systems for each teacher [gmot]
   --seeds SEEDS     [0 1 2 3 4]
   --epochs N        of every cell [24]; ctc-long, without transfer, has half as many again: the same time and more
@@ -29,7 +30,7 @@ fail() {
 }
 
 workdir=
-doses="none own x3 x10 x30 permuted"
+doses="none own x3 x10 x30 permuted blank"
 presets="gmot"
 seeds="0 1 2 3 4"
 epochs=24
@@ -54,7 +55,7 @@ mkdir -p -- "${workdir}"
 workdir=$(readlink -f -- "${workdir}")
 [[ "${workdir}" != *[[:space:]]* ]] || fail "--workdir '${workdir}': --teachers is split at spaces; give a path without"
 for dose in ${doses}; do
-    [[ "${dose}" =~ ^(none|own|permuted|x[1-9][0-9]*)$ ]] || fail "--doses: '${dose}' is none of none, own, x3 …, permuted"
+    [[ "${dose}" =~ ^(none|own|permuted|blank|x[1-9][0-9]*)$ ]] || fail "--doses: '${dose}' is none of none, own, x3 …, permuted, blank"
 done
 # shellcheck disable=SC1091
 . "${recipe}/path.sh"
@@ -82,6 +83,9 @@ for dose in ${doses}; do
         permuted)
             [ -d "${workdir}/plm/x10" ] || fail "--doses '${doses}': permuted is made from x10: name x10 before it"
             python3 "${recipe}/local/permute_teacher.py" "${workdir}/plm/x10" "${folder}" ;;
+        blank)
+            [ -d "${workdir}/plm/none" ] || fail "--doses '${doses}': blank is made from none: name none before it"
+            python3 "${recipe}/local/blank_teacher.py" "${workdir}/plm/none" "${folder}" ;;
     esac
 done
 
