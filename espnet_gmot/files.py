@@ -120,7 +120,10 @@ def _runs(process: int) -> bool:
         return False
     except PermissionError:
         pass
-    return True
+    try:  # dead, but not fetched yet by its parent: init may take its time
+        return Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return True  # no /proc
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, beside, disk_full, replacing
+from espnet_gmot.files import alone, beside, disk_full, replacing, sweep
 from tests.recipe.conftest import ROOT
 
 HOLD = """
@@ -53,6 +53,19 @@ def test_what_another_is_writing_stays(tmp_path: Path) -> None:
         path.write_text("")
     with alone(tmp_path):
         assert ours.exists() and elsewhere.exists()
+
+
+def test_what_the_dead_left_goes_before_their_parent_notices(tmp_path: Path) -> None:
+    """A killed run's children belong to init, which may take its time to fetch them."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # dead, not fetched
+    left = tmp_path / f".a.{os.uname().nodename}-{child}.tmp"
+    left.write_text("")
+    sweep(tmp_path)
+    assert not left.exists()
+    os.waitpid(child, 0)
 
 
 def test_an_error_inside_is_told_as_it_is(tmp_path: Path) -> None:
