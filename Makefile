@@ -1,4 +1,4 @@
-# make env | hashes | demo | test | faults | fuzz | lint | bench | docs | matrix | floors | clean        (PYTHON=python3.11 chooses the interpreter)
+# make env | hashes | demo | test | faults | fuzz | lint | bench | results | docs | matrix | floors | clean        (PYTHON=python3.11 chooses the interpreter)
 PYTHON ?= python3
 VENV ?= .venv
 # A machine without a GPU wants torch's CPU build; say where your pip finds one: make env TORCH='torch==2.13.0 --index-url …'
@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env hashes demo test faults fuzz lint bench docs matrix floors clean
+.PHONY: help env hashes demo test faults fuzz lint bench results docs matrix floors clean
 help:
 	@sed -n 's/^# make/make/p; s/^## //p' Makefile
 
@@ -79,6 +79,10 @@ bench: env
 	OMP_NUM_THREADS=2 $(PY) benchmarks/training_step.py --out docs/training_step.json
 	$(PY) benchmarks/plugin_cost.py --out docs/plugin_cost.json
 	$(PY) benchmarks/load.py --out docs/load.json
+
+## results tables and pictures of docs/results.md and the README out of docs/results/*.csv
+results: env
+	$(PY) docs/results/draw.py
 
 ## docs   the documentation as a site, into site/, with warnings as errors
 docs: env

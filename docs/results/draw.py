@@ -7,12 +7,14 @@ writes. What docs/results.md and the README show between `<!-- results: NAME -->
 from __future__ import annotations
 
 import argparse
+import csv
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
+import scipy.stats
 
 matplotlib.use("Agg")
 
@@ -54,25 +56,37 @@ class Experiment:
         """CER in %, one for each seed."""
         return [100 * result.cer for result in self.results if (result.system, result.set) == (system, part)]
 
-    def table(self, labels: dict[str, str]) -> str:
-        """Mean CER with its 95 % interval over seeds, and the resampled difference from the baseline."""
+    def table(self, labels: dict[str, str], systems: Sequence[str] = ()) -> str:
+        """Mean CER with its 95 % interval over seeds, and the difference from the baseline."""
         parts = [name for name in ("dev", "test") if any(result.set == name for result in self.results)]
         head = ["", "seeds", *(f"CER {part}, % (95 %)" for part in parts)]
-        head += [f"{parts[-1]}: difference from {self.baseline} (95 %)", "p"]
+        head += [f"{parts[-1]}: less {self.baseline}'s, seed by seed (95 %; each)", "p, paired", "p, resampled"]
         lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-        for system in self.systems():
+        for system in systems or self.systems():
             cells = [labels.get(system, system), str(len(self.rates(system, parts[0])))]
             cells += [_mean(self.rates(system, part)) for part in parts]
-            lines.append("| " + " | ".join([*cells, *self._difference(system, parts[-1])]) + " |")
+            if any(self.rates(system, part) for part in parts):
+                lines.append("| " + " | ".join([*cells, *self._difference(system, parts[-1])]) + " |")
         return "\n".join(lines)
 
-    def _difference(self, system: str, part: str) -> tuple[str, str]:
+    def _difference(self, system: str, part: str) -> tuple[str, str, str]:
+        """Seed by seed with its t interval and test, and the p-value of resampling, which draws seeds apart."""
         ours, theirs = (self.utterances.get((name, part)) for name in (system, self.baseline))
         if system == self.baseline or not ours or not theirs:
-            return "", ""
-        found = resampled(ours, self.blocks(part), RESAMPLES, theirs)
-        value, low, high = (100 * number for number in (found.value, found.low, found.high))
-        return f"{value:+.2f} ({low:+.2f} to {high:+.2f})", f"{max(found.p_value, 1e-4):.2g}"
+            return "", "", ""
+        each, base = (
+            {result.seed: 100 * result.cer for result in self.results if (result.system, result.set) == (name, part)}
+            for name in (system, self.baseline)
+        )
+        differences = [each[seed] - base[seed] for seed in sorted(each.keys() & base.keys())]
+        listed = ", ".join(f"{value:+.1f}" for value in differences)
+        mean, half = mean_interval(differences)
+        paired = "–"
+        if len(differences) > 1:
+            paired = f"{scipy.stats.ttest_1samp(differences, 0.0).pvalue:.2g}"
+        resampled_p = resampled(ours, self.blocks(part), RESAMPLES, theirs).p_value
+        interval = f"{mean:+.2f} ± {half:.2f}" if len(differences) > 1 else f"{mean:+.2f}"
+        return f"{interval} ({listed})", paired, f"{max(resampled_p, 1e-4):.2g}"
 
     def blocks(self, part: str) -> str:
         """What is resampled beside the seeds: speakers, or utterances where there are too few of them."""
@@ -99,6 +113,28 @@ def _mean(rates: list[float]) -> str:
         return "–"
     mean, half = mean_interval(rates)
     return f"{mean:.2f} ± {half:.2f}" if len(rates) > 1 else f"{mean:.2f}"
+
+
+def alignment_table(path: Path) -> str:
+    """Errors of token times, one line for each teacher and way to align, seeds averaged."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = {}
+    with path.open(encoding="utf8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            system = re.sub(r"^.*asr_|_seed\d+$", "", row["experiment"])
+            found.setdefault((system, row["aligner"]), []).append(row)
+    head = ["model", "aligned by", "seeds", "error, ms", "along the path, ms", "mass in the true span, %"]
+    lines_ = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for (system, aligner), rows in found.items():
+        errors, paths, inside = ([float(row[key]) for row in rows] for key in ("error_ms", "path_ms", "inside"))
+        cells = [system, aligner, str(len(rows)), _range(errors), _range(paths), _range([100 * x for x in inside])]
+        lines_.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines_)
+
+
+def _range(values: list[float]) -> str:
+    """The mean, and the least and largest of several."""
+    mean = sum(values) / len(values)
+    return f"{mean:.0f}" if len(values) == 1 else f"{mean:.0f} ({min(values):.0f} to {max(values):.0f})"
 
 
 def dose_picture(experiment: Experiment, path: Path) -> None:
@@ -143,15 +179,24 @@ def main() -> None:
 def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
     """What stands between the marks, by name, and how each picture is drawn."""
     dose = Experiment("dose")
-    read = {"none": "random weights", "own": "the transcripts", "permuted": "10 times, but rows of other characters"}
+    read = {
+        "none": "random weights",
+        "own": "has read the transcripts",
+        "permuted": "has read 10 times as much, rows of other characters",
+        "blank": "random weights, all characters alike",
+    }
     labels = {"ctc": "CTC", "ctc-long": "CTC, half as many steps again"}
     for system in dose.systems():
         preset, _, what = system.rpartition("-")
         if system not in labels:
-            labels[system] = f"{preset}: {read.get(what) or what[1:] + ' times the text'}"
-    return {"dose": dose.table(labels), "dose-origin": dose.origin()}, {
-        "dose.png": lambda path: dose_picture(dose, path)
+            labels[system] = f"{preset}; teacher: {read.get(what) or f'has read {what[1:]} times as much'}"
+    blocks = {
+        "dose": dose.table(labels),
+        "dose-front": dose.table(labels, ("ctc", "ctc-long", "gmot-none", "gmot-x10")),
+        "dose-origin": dose.origin(),
+        "alignment": alignment_table(HERE / "alignment.csv"),
     }
+    return blocks, {"dose.png": lambda path: dose_picture(dose, path)}
 
 
 if __name__ == "__main__":
