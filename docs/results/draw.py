@@ -10,7 +10,7 @@ import argparse
 import csv
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -56,17 +56,28 @@ class Experiment:
         """CER in %, one for each seed."""
         return [100 * result.cer for result in self.results if (result.system, result.set) == (system, part)]
 
-    def table(self, labels: dict[str, str], systems: Sequence[str] = ()) -> str:
+    def table(self, labels: dict[str, str]) -> str:
         """Mean CER with its 95 % interval over seeds, and the difference from the baseline."""
         parts = [name for name in ("dev", "test") if any(result.set == name for result in self.results)]
         head = ["", "seeds", *(f"CER {part}, % (95 %)" for part in parts)]
         head += [f"{parts[-1]}: less {self.baseline}'s, seed by seed (95 %; each)", "p, paired", "p, resampled"]
         lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-        for system in systems or self.systems():
+        for system in self.systems():
             cells = [labels.get(system, system), str(len(self.rates(system, parts[0])))]
             cells += [_mean(self.rates(system, part)) for part in parts]
             if any(self.rates(system, part) for part in parts):
                 lines.append("| " + " | ".join([*cells, *self._difference(system, parts[-1])]) + " |")
+        return "\n".join(lines)
+
+    def front(self, systems: dict[str, str]) -> str:
+        """A short table: the mean and each seed's rate on the last set, and the difference seed by seed."""
+        part = "test" if any(result.set == "test" for result in self.results) else "dev"
+        lines = [f"| | CER on {part}, %: mean (each seed) | difference (95 %) | p |", "|---|---|---|---|"]
+        for system, label in systems.items():
+            rates = self.rates(system, part)
+            mean = f"{sum(rates) / len(rates):.1f} ({', '.join(f'{rate:.1f}' for rate in rates)})"
+            difference, paired, _ = self._difference(system, part)
+            lines.append(f"| {label} | {mean} | {difference.partition(' (')[0]} | {paired} |")
         return "\n".join(lines)
 
     def _difference(self, system: str, part: str) -> tuple[str, str, str]:
@@ -192,7 +203,15 @@ def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
             labels[system] = f"{preset}; teacher: {read.get(what) or f'has read {what[1:]} times as much'}"
     blocks = {
         "dose": dose.table(labels),
-        "dose-front": dose.table(labels, ("ctc", "ctc-long", "gmot-none", "gmot-x10")),
+        "dose-front": dose.front(
+            {
+                "ctc": "CTC",
+                "ctc-long": "CTC, half as many training steps again",
+                "gmot-none": "GM-OT, the language model has random weights",
+                "gmot-own": "GM-OT, it has read the transcripts alone",
+                "gmot-x10": "GM-OT, it has read ten times as much",
+            }
+        ),
         "dose-origin": dose.origin(),
         "alignment": alignment_table(HERE / "alignment.csv"),
     }
