@@ -118,9 +118,17 @@ class _Budget:
             raise EOFError(f"{name} ends without its end mark")
 
 
+def _opened(stream: IO[bytes] | None) -> tarfile.TarFile:
+    """A stream of tar, packed or not."""
+    try:
+        return tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member)
+    except TypeError as error:  # tarfile's own, where gzip's header is cut
+        raise tarfile.ReadError("its header is cut") from error
+
+
 def _unpack_outer(stream: IO[bytes], archive: Path, corpus: Path, begun: Path, mark: str) -> None:
     budget = _Budget(archive)
-    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as outer:
+    with _opened(stream) as outer:
         for member, path in budget.members(outer, str(archive)):
             if path.parts[0] == CORPUS:
                 path = path.relative_to(CORPUS)
@@ -141,7 +149,7 @@ def _unpack_outer(stream: IO[bytes], archive: Path, corpus: Path, begun: Path, m
 
 
 def _unpack_inner(outer: tarfile.TarFile, member: tarfile.TarInfo, name: str, folder: Path, budget: _Budget) -> None:
-    with tarfile.open(fileobj=outer.extractfile(member), mode="r|*", tarinfo=_Member) as inner:
+    with _opened(outer.extractfile(member)) as inner:
         for item, path in budget.members(inner, name):
             _write(inner, item, folder / path)
 

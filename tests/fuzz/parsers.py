@@ -209,6 +209,9 @@ def _stats() -> bytes:
     return stream.getvalue()
 
 
+STATS = _stats()
+
+
 def _tar() -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
@@ -257,7 +260,7 @@ PARSERS: dict[str, Parser] = {
         _ark, (_archive(u=_SMALL), b"u \0BCM2 " + bytes(40), b"u PKL" + bytes(20), b"u [ 1 2\n 3 4 ]\n")
     ),
     "archive's headers": Parser(_archive_place, (_archive(u=_SMALL), b"u \0BCM " + bytes(40))),
-    "teacher's statistics": Parser(FeatureStats.load, (_stats(),)),
+    "teacher's statistics": Parser(FeatureStats.load, (STATS,)),
     "archive": Parser(
         _unpack, (_tar(), tgz({"data_aishell/x": b"1"}), tgz(corpus_files({"train": 1, "dev": 1, "test": 1})))
     ),

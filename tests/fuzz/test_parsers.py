@@ -5,6 +5,7 @@ mended, each stays tried.
 """
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from espnet_gmot.errors import UserError
-from tests.fuzz.parsers import LOG, PARSERS
+from tests.fuzz.parsers import LOG, PARSERS, STATS
 
 EXAMPLES = int(os.environ.get("GMOT_FUZZ_EXAMPLES", "0"))
 # what files go wrong by: separators, signs of formats, invisible and astral characters, numbers that overflow
@@ -148,6 +149,9 @@ FOUND: list[tuple[str, bytes]] = [
     ("wav in an archive", b"u AUDIO \x04" + bytes(3) + b"RIFF" + bytes(range(40))),
     ("features", b"u \0BCM2 " + bytes(8) + b"u \0BCM2 " + bytes(40)),
     ("features", b"u \0BFM \x04\xff\xff\xff\x7f\x04\xff\xff\xff\x7f"),
+    ("features", b"u RIFF\0BFM " + bytes(40)),
+    ("teacher's statistics", re.sub(rb"(?<=PK\x01\x02..).", b"F", STATS, count=1, flags=re.S)),
+    ("archive", b"\x1f\x8b\x08\r\n"),
 ]
 
 
