@@ -8,6 +8,7 @@ as speed-perturbed copies, point to one matrix. Whatever precision they are stor
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
