@@ -18,7 +18,7 @@ import scipy.stats
 
 matplotlib.use("Agg")
 
-from espnet_gmot.report.doses import figure, responses
+from espnet_gmot.report.figures import COLORS, drawn
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import FEWEST_BLOCKS, resampled
@@ -28,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PAGES = (ROOT / "docs/results.md", ROOT / "README.md")
 RESAMPLES = 10_000
+DOSES = ("none", "own", "x3", "x10", "x30", "permuted", "blank")
 
 
 class Experiment:
@@ -48,9 +49,11 @@ class Experiment:
                 sys.exit(f"{name}: {len(counted)} seeds of {system} on {part} by utterance, {len(found)} in {name}.csv")
 
     def systems(self) -> list[str]:
-        """In the order of the table, the baseline first."""
-        names = list(dict.fromkeys(result.system for result in self.results))
-        return sorted(names, key=lambda name: name != self.baseline)
+        """In the order of the table: the baseline and its like first, then by what the teacher has read."""
+        names = dict.fromkeys(result.system for result in self.results)
+        doses = [name for name in DOSES if any(each.endswith(f"-{name}") for each in names)]
+        place = {name: index for index, name in enumerate(doses)}
+        return sorted(names, key=lambda name: (name != self.baseline, place.get(name.rpartition("-")[2], -1)))
 
     def rates(self, system: str, part: str) -> list[float]:
         """CER in %, one for each seed."""
@@ -80,16 +83,20 @@ class Experiment:
             lines.append(f"| {label} | {mean} | {difference.partition(' (')[0]} | {paired} |")
         return "\n".join(lines)
 
+    def differences(self, system: str, part: str) -> list[float]:
+        """CER in % less the baseline's, seed by seed."""
+        each, base = (
+            {result.seed: 100 * result.cer for result in self.results if (result.system, result.set) == (name, part)}
+            for name in (system, self.baseline)
+        )
+        return [each[seed] - base[seed] for seed in sorted(each.keys() & base.keys())]
+
     def _difference(self, system: str, part: str) -> tuple[str, str, str]:
         """Seed by seed with its t interval and test, and the p-value of resampling, which draws seeds apart."""
         ours, theirs = (self.utterances.get((name, part)) for name in (system, self.baseline))
         if system == self.baseline or not ours or not theirs:
             return "", "", ""
-        each, base = (
-            {result.seed: 100 * result.cer for result in self.results if (result.system, result.set) == (name, part)}
-            for name in (system, self.baseline)
-        )
-        differences = [each[seed] - base[seed] for seed in sorted(each.keys() & base.keys())]
+        differences = self.differences(system, part)
         listed = ", ".join(f"{value:+.1f}" for value in differences)
         mean, half = mean_interval(differences)
         paired = "–"
@@ -149,9 +156,29 @@ def _range(values: list[float]) -> str:
 
 
 def dose_picture(experiment: Experiment, path: Path) -> None:
-    """CER against what the teacher has read, on the last set."""
-    found = responses(experiment.results)
-    figure(found.get("test") or found["dev"]).savefig(path, dpi=130)
+    """The difference from the baseline on the last set: each seed, the mean and its interval."""
+    part = "test" if any(result.set == "test" for result in experiment.results) else "dev"
+    labels = {
+        "long": "CTC,\n1.5 × steps",
+        "none": "random\nweights",
+        "own": "the\ntranscripts",
+        "blank": "no\ncharacters",
+    }
+    labels |= {"x3": "3 ×", "x10": "10 ×", "x30": "30 ×", "permuted": "10 ×,\npermuted"}
+    systems = [name for name in experiment.systems() if name != experiment.baseline and experiment.rates(name, part)]
+    page = drawn(3.2)
+    axes = page.subplots()
+    for place, system in enumerate(systems):
+        differences = experiment.differences(system, part)
+        mean, half = mean_interval(differences)
+        color = COLORS[0] if system.startswith("gmot") else COLORS[1]
+        axes.errorbar([place], [mean], [half], color=color, capsize=4, marker="_", markersize=18, linewidth=1.5)
+        axes.plot([place + 0.15] * len(differences), differences, "o", color=color, markersize=4)
+    axes.axhline(0.0, color="black", linewidth=1)
+    axes.set_xticks(range(len(systems)), [labels.get(name.rpartition("-")[2], name) for name in systems])
+    axes.set_ylabel(f"CER % on {part}, less CTC's")
+    axes.grid(alpha=0.25)
+    page.savefig(path, dpi=130)
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
