@@ -235,6 +235,7 @@ def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
                 "ctc": "CTC",
                 "ctc-long": "CTC, half as many training steps again",
                 "gmot-none": "GM-OT, the language model has random weights",
+                "gmot-blank": "GM-OT, random weights, and all characters are the same to it",
                 "gmot-own": "GM-OT, it has read the transcripts alone",
                 "gmot-x10": "GM-OT, it has read ten times as much",
             }
