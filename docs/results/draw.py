@@ -184,10 +184,10 @@ def dose_picture(experiment: Experiment, path: Path) -> None:
 def fill(text: str, blocks: dict[str, str]) -> str:
     """A page with its blocks as the CSV files have them."""
 
-    def block(match: re.Match[str]) -> str:
-        return f"<!-- results: {match[1]} -->\n{blocks[match[1]]}\n<!-- end -->"
-
-    return re.sub(r"<!-- results: (\S+) -->\n.*?<!-- end -->", block, text, flags=re.S)
+    marked = "<!-- results: {0} -->\n{1}\n<!-- end -->"
+    return re.sub(
+        r"<!-- results: (\S+) -->\n.*?<!-- end -->", lambda m: marked.format(m[1], blocks[m[1]]), text, flags=re.S
+    )
 
 
 def main() -> None:
