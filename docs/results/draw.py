@@ -21,7 +21,7 @@ matplotlib.use("Agg")
 from espnet_gmot.report.figures import COLORS, drawn
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.statistics import mean_interval
-from espnet_gmot.report.tables import FEWEST_BLOCKS, resampled
+from espnet_gmot.report.tables import blocks_of, resampled
 from espnet_gmot.report.utterances import Counted, read_utterances
 
 HERE = Path(__file__).resolve().parent
@@ -47,12 +47,13 @@ class Experiment:
             found = sorted(result.seed for result in self.results if (result.system, result.set) == (system, part))
             if len(counted) != len(found):
                 sys.exit(f"{name}: {len(counted)} seeds of {system} on {part} by utterance, {len(found)} in {name}.csv")
+        self.parts = [part for part in ("dev", "test") if any(result.set == part for result in self.results)]
+        self.last = self.parts[-1]
 
     def systems(self) -> list[str]:
         """In the order of the table: the baseline and its like first, then by what the teacher has read."""
         names = dict.fromkeys(result.system for result in self.results)
-        doses = [name for name in DOSES if any(each.endswith(f"-{name}") for each in names)]
-        place = {name: index for index, name in enumerate(doses)}
+        place = {name: index for index, name in enumerate(DOSES)}
         return sorted(names, key=lambda name: (name != self.baseline, place.get(name.rpartition("-")[2], -1)))
 
     def rates(self, system: str, part: str) -> list[float]:
@@ -61,59 +62,56 @@ class Experiment:
 
     def table(self, labels: dict[str, str]) -> str:
         """Mean CER with its 95 % interval over seeds, and the difference from the baseline."""
-        parts = [name for name in ("dev", "test") if any(result.set == name for result in self.results)]
-        head = ["", "seeds", *(f"CER {part}, % (95 %)" for part in parts)]
-        head += [f"{parts[-1]}: less {self.baseline}'s, seed by seed (95 %; each)", "p, paired", "p, resampled"]
+        head = ["", "seeds", *(f"CER {part}, % (95 %)" for part in self.parts)]
+        head += [f"{self.last}: less {self.baseline}'s, seed by seed (95 %; each)", "p, paired", "p, resampled"]
         lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         for system in self.systems():
-            cells = [labels.get(system, system), str(len(self.rates(system, parts[0])))]
-            cells += [_mean(self.rates(system, part)) for part in parts]
-            if any(self.rates(system, part) for part in parts):
-                lines.append("| " + " | ".join([*cells, *self._difference(system, parts[-1])]) + " |")
+            cells = [labels.get(system, system), str(len(self.rates(system, self.parts[0])))]
+            cells += [_mean(self.rates(system, part)) for part in self.parts]
+            interval, paired = self._paired(system)
+            each = ", ".join(f"{value:+.1f}" for value in self.differences(system))
+            cells += [f"{interval} ({each})" if interval else "", paired, self._resampled(system)]
+            lines.append("| " + " | ".join(cells) + " |")
         return "\n".join(lines)
 
     def front(self, systems: dict[str, str]) -> str:
         """A short table: the mean and each seed's rate on the last set, and the difference seed by seed."""
-        part = "test" if any(result.set == "test" for result in self.results) else "dev"
-        lines = [f"| | CER on {part}, %: mean (each seed) | difference (95 %) | p |", "|---|---|---|---|"]
+        lines = [f"| | CER on {self.last}, %: mean (each seed) | difference (95 %) | p |", "|---|---|---|---|"]
         for system, label in systems.items():
-            rates = self.rates(system, part)
+            rates = self.rates(system, self.last)
             mean = f"{sum(rates) / len(rates):.1f} ({', '.join(f'{rate:.1f}' for rate in rates)})"
-            difference, paired, _ = self._difference(system, part)
-            lines.append(f"| {label} | {mean} | {difference.partition(' (')[0]} | {paired} |")
+            interval, paired = self._paired(system)
+            lines.append(f"| {label} | {mean} | {interval} | {paired} |")
         return "\n".join(lines)
 
-    def differences(self, system: str, part: str) -> list[float]:
-        """CER in % less the baseline's, seed by seed."""
+    def differences(self, system: str) -> list[float]:
+        """CER in % on the last set less the baseline's, seed by seed."""
         each, base = (
-            {result.seed: 100 * result.cer for result in self.results if (result.system, result.set) == (name, part)}
+            {found.seed: 100 * found.cer for found in self.results if (found.system, found.set) == (name, self.last)}
             for name in (system, self.baseline)
         )
         return [each[seed] - base[seed] for seed in sorted(each.keys() & base.keys())]
 
-    def _difference(self, system: str, part: str) -> tuple[str, str, str]:
-        """Seed by seed with its t interval and test, and the p-value of resampling, which draws seeds apart."""
-        ours, theirs = (self.utterances.get((name, part)) for name in (system, self.baseline))
-        if system == self.baseline or not ours or not theirs:
-            return "", "", ""
-        differences = self.differences(system, part)
-        listed = ", ".join(f"{value:+.1f}" for value in differences)
+    def _paired(self, system: str) -> tuple[str, str]:
+        """The mean difference with its t interval, and the p-value of its t test."""
+        differences = self.differences(system)
+        if system == self.baseline or not differences:
+            return "", ""
         mean, half = mean_interval(differences)
-        paired = "–"
-        if len(differences) > 1:
-            paired = f"{scipy.stats.ttest_1samp(differences, 0.0).pvalue:.2g}"
-        resampled_p = resampled(ours, self.blocks(part), RESAMPLES, theirs).p_value
-        interval = f"{mean:+.2f} ± {half:.2f}" if len(differences) > 1 else f"{mean:+.2f}"
-        return f"{interval} ({listed})", paired, f"{max(resampled_p, 1e-4):.2g}"
+        if len(differences) == 1:
+            return f"{mean:+.2f}", "–"
+        return f"{mean:+.2f} ± {half:.2f}", f"{scipy.stats.ttest_1samp(differences, 0.0).pvalue:.2g}"
 
-    def blocks(self, part: str) -> str:
-        """What is resampled beside the seeds: speakers, or utterances where there are too few of them."""
-        keys = next(counted for (_, name), counted in self.utterances.items() if name == part)[0].lengths
-        return "speaker" if len({key.split("-")[0] for key in keys}) >= FEWEST_BLOCKS else "utterance"
+    def _resampled(self, system: str) -> str:
+        """The p-value of resampling, which draws seeds apart."""
+        ours, theirs = (self.utterances.get((name, self.last)) for name in (system, self.baseline))
+        if system == self.baseline or not ours or not theirs:
+            return ""
+        return f"{max(resampled(ours, blocks_of(ours[0]), RESAMPLES, theirs).p_value, 1e-4):.2g}"
 
     def origin(self) -> str:
         """When and with what, in one line."""
-        part = self.results[-1].set
+        blocks = blocks_of(self.utterances[self.baseline, self.last][0])
         dates = sorted(result.date[:10] for result in self.results)
         commits = ", ".join(dict.fromkeys(result.commit for result in self.results))
         hours = {(result.system, result.seed): result.cpu_hours for result in self.results}
@@ -122,7 +120,7 @@ class Experiment:
             f"{len(hours)} trainings, {sum(hours.values()):.1f} processor hours, {dates[0]} to {dates[-1]}, "
             f"commit {commits}; "
             f"{last.versions}; {last.hardware}. Errors counted by {last.counted_by}; "
-            f"differences: {RESAMPLES:,} paired bootstrap resamples of seeds and {self.blocks(part)}s."
+            f"differences: {RESAMPLES:,} paired bootstrap resamples of seeds and {blocks}s."
         )
 
 
@@ -157,7 +155,6 @@ def _range(values: list[float]) -> str:
 
 def dose_picture(experiment: Experiment, path: Path) -> None:
     """The difference from the baseline on the last set: each seed, the mean and its interval."""
-    part = "test" if any(result.set == "test" for result in experiment.results) else "dev"
     labels = {
         "long": "CTC,\n1.5 × steps",
         "none": "random\nweights",
@@ -165,25 +162,24 @@ def dose_picture(experiment: Experiment, path: Path) -> None:
         "blank": "no\ncharacters",
     }
     labels |= {"x3": "3 ×", "x10": "10 ×", "x30": "30 ×", "permuted": "10 ×,\npermuted"}
-    systems = [name for name in experiment.systems() if name != experiment.baseline and experiment.rates(name, part)]
+    systems = [name for name in experiment.systems() if name != experiment.baseline and experiment.differences(name)]
     page = drawn(3.2)
     axes = page.subplots()
     for place, system in enumerate(systems):
-        differences = experiment.differences(system, part)
+        differences = experiment.differences(system)
         mean, half = mean_interval(differences)
         color = COLORS[0] if system.startswith("gmot") else COLORS[1]
         axes.errorbar([place], [mean], [half], color=color, capsize=4, marker="_", markersize=18, linewidth=1.5)
         axes.plot([place + 0.15] * len(differences), differences, "o", color=color, markersize=4)
     axes.axhline(0.0, color="black", linewidth=1)
     axes.set_xticks(range(len(systems)), [labels.get(name.rpartition("-")[2], name) for name in systems])
-    axes.set_ylabel(f"CER % on {part}, less CTC's")
+    axes.set_ylabel(f"CER % on {experiment.last}, less CTC's")
     axes.grid(alpha=0.25)
     page.savefig(path, dpi=130)
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
     """A page with its blocks as the CSV files have them."""
-
     marked = "<!-- results: {0} -->\n{1}\n<!-- end -->"
     return re.sub(
         r"<!-- results: (\S+) -->\n.*?<!-- end -->", lambda m: marked.format(m[1], blocks[m[1]]), text, flags=re.S

@@ -200,12 +200,12 @@ def _write(path: Path, text: str) -> None:
 
 def _go_on(args: argparse.Namespace, recipe: Recipe, target: Path) -> None:
     """Print the commands that follow."""
-    tag = args.asr_tag or recipe.tag(target.stem, Path(args.expdir))
+    tag = args.asr_tag or recipe.tag(target.stem)
     stage = 11 if recipe.stats else 10
     exp = Path(args.expdir, f"asr_{tag}")
     first = f"{args.run} --stage {stage}"
     own = shlex.join(["--asr_config", str(target), "--asr_tag", tag])
-    if recipe.lacks_language_model(Path(args.expdir), Path(args.run)):
+    if recipe.lacks_language_model(Path(args.run)):
         why = f"asr.sh decodes with one unless told otherwise, and {args.expdir}/ has none"
         _say("language model", f"{why}: run stages 6 to 8 before stage 12, or add --use_lm false")
     print(

@@ -27,6 +27,7 @@ class Recipe:
         valid: folder of the validation set.
         token_list: the token list, None where stage 5 hasn't run.
         stats: folder of stage 10's statistics, None where they are absent.
+        exp: asr.sh's folder of experiments.
         told: the options that run.sh gave to asr.sh, as far as a folder below exp/ tells.
     """
 
@@ -34,18 +35,19 @@ class Recipe:
     valid: Path
     token_list: Path | None
     stats: Path | None
+    exp: Path
     told: dict[str, str]
 
-    def tag(self, stem: str, exp: Path) -> str:
+    def tag(self, stem: str) -> str:
         """The name that asr.sh gives to an experiment with a configuration of this name, or of one that is there."""
         words = [stem, self.train.parent.name, *_tokens(self.told)] if self.told else [stem]
-        return stem if (exp / f"asr_{stem}").is_dir() else "_".join(words)
+        return stem if (self.exp / f"asr_{stem}").is_dir() else "_".join(words)
 
-    def lacks_language_model(self, exp: Path, run: Path) -> bool:
+    def lacks_language_model(self, run: Path) -> bool:
         """Whether asr.sh would decode with a language model, its default, that isn't there."""
         script = run.read_text(encoding="utf8", errors="replace") if run.is_file() else ""
         unwanted = self.told.get("use_lm") == "false" or re.search(r"--use[_-]lm[ =]+[\"']?false", script)
-        return not unwanted and not any(exp.glob("lm_*/config.yaml"))
+        return not unwanted and not any(self.exp.glob("lm_*/config.yaml"))
 
 
 def look(train: str = "", valid: str = "", dump: str = "dump", exp: str = "exp", features: str = "") -> Recipe:
@@ -75,7 +77,8 @@ def look(train: str = "", valid: str = "", dump: str = "dump", exp: str = "exp",
         train, valid = _guess(root, names, train, valid)
     if train == valid:
         raise UserError(f"--valid_set {valid}: is the training set too: give another one of {', '.join(names)}")
-    return Recipe(root / train, root / valid, _token_list(told), _stats(Path(exp), root.name, told), told)
+    stats = _stats(Path(exp), root.name, told)
+    return Recipe(root / train, root / valid, _token_list(told), stats, Path(exp), told)
 
 
 def _told(exp: Path) -> dict[str, str]:

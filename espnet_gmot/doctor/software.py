@@ -190,10 +190,10 @@ def gpu() -> Finding:
 def scoring(espnet_root: Path | None) -> Finding:
     """sclite, or jiwer in its place; a checkout's asr.sh can't do without sclite."""
     places = [Path("/usr/lib/sctk/bin")] + ([espnet_root / "tools/sctk/bin"] if espnet_root else [])
-    found = shutil.which("sclite") or shutil.which("sclite", path=os.pathsep.join(map(str, places)))
-    if found and shutil.which("sclite"):
+    if found := shutil.which("sclite"):
         return Finding("scoring", f"sclite at {found}")
-    if found:  # run.sh finds it there, and a checkout's path.sh its own; asr.sh by itself asks PATH
+    # run.sh finds it there, and a checkout's path.sh its own; asr.sh by itself asks PATH
+    if found := shutil.which("sclite", path=os.pathsep.join(map(str, places))):
         return Finding("scoring", f"sclite at {found}, not on PATH: for asr.sh, export PATH={Path(found).parent}:$PATH")
     jiwer, debian = version("jiwer"), "sudo apt-get install sctk"
     if espnet_root:

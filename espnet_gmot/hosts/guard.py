@@ -44,10 +44,12 @@ def before(module: str, words: list[str]) -> None:
 def _options(words: list[str]) -> argparse.Namespace:
     """The few options that are looked at, from the configuration and the command line, as ESPnet merges them."""
     from espnet2.utils.nested_dict_action import NestedDictAction
+    from espnet2.utils.types import str2bool
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("config", "output_dir", "input_size", "collect_stats"):
+    for name in ("config", "output_dir", "input_size"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--collect_stats", type=str2bool, default=False)
     parser.add_argument("--model", default=STOCK)
     parser.add_argument("--frontend", default="default")
     for name in ("model_conf", "frontend_conf", "normalize_conf"):
@@ -97,7 +99,7 @@ def _refuse_another_kind(args: argparse.Namespace) -> None:
 def _refuse_absent_statistics(args: argparse.Namespace) -> None:
     """asr.sh's stage 11 before its stage 10."""
     stats = args.normalize_conf.get("stats_file")
-    if stats and not Path(stats).is_file() and str(args.collect_stats).lower() not in ("true", "yes", "1"):
+    if stats and not Path(stats).is_file() and not args.collect_stats:
         raise UserError(f"{stats}: no such file: asr.sh's stage 10 makes these statistics: --stage 10")
 
 

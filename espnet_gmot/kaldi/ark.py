@@ -8,7 +8,6 @@ as speed-perturbed copies, point to one matrix. Whatever precision they are stor
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -112,8 +111,11 @@ def read_matrix(entry: str) -> np.ndarray:
     try:
         with open(place, "rb") as handle:
             handle.seek(start)
-            pickled = handle.read(3) == b"PKL"
-        matrix: Any = None if pickled else kaldiio.load_mat(entry)
+            if handle.read(3) == b"PKL":
+                raise UserError(f"{entry}: a pickle, which could run anything; make the features again")
+        matrix = kaldiio.load_mat(entry)
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{entry}: no such file; make the features again") from error
     except (MemoryError, OverflowError) as error:
@@ -122,8 +124,6 @@ def read_matrix(entry: str) -> np.ndarray:
         # kaldiio has no error of its own: what a spoilt archive raises depends on where it is spoilt
         reason = " ".join(str(error).split()) or "it ends too early"
         raise UserError(f"{entry}: unreadable features ({reason}), perhaps cut; make them again") from error
-    if pickled:
-        raise UserError(f"{entry}: a pickle, which could run anything; make the features again")
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2:
         what = "audio" if isinstance(matrix, tuple) else f"an array of {matrix.ndim} dimensions"
         raise UserError(f"{entry}: holds {what}, not a matrix of features; give feats.scp of features")

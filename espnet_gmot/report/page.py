@@ -18,7 +18,7 @@ from espnet_gmot.report.origin import here, origin, parameters_size, training_co
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.statistics import mean_interval
-from espnet_gmot.report.tables import FEWEST_BLOCKS, resampled
+from espnet_gmot.report.tables import FEWEST_BLOCKS, blocks_of, resampled
 from espnet_gmot.report.training_log import TrainingLog, read_training_log
 
 #: What the marks of an error mean; a homophone is a substitution by a character of the same sound and tone.
@@ -119,7 +119,7 @@ class Page:
                 rate = sum(cell.counts.rate for cell in cells) / len(cells)
                 against = None if cells is first else first
                 row = [system, name, str(len(cells)), _percent(rate), *self._uncertain(cells, against)]
-                rows.append([*row, str(cells[0].counts.tokens), f"{_blocks(cells[0])}s"])
+                rows.append([*row, str(cells[0].counts.tokens), f"{blocks_of(cells[0])}s"])
         if rows:
             base = next(iter(self.rows))
             head = [
@@ -138,7 +138,7 @@ class Page:
 
     def _uncertain(self, cells: Sequence[Row], first: Sequence[Row] | None) -> list[str]:
         """Four cells: a rate's interval, its difference from the first system's, that one's interval and p-value."""
-        by = _blocks(cells[0])
+        by = blocks_of(cells[0])
         if len(cells[0].references) < FEWEST_BLOCKS:  # a handful of sentences says nothing
             return [""] * 4
         own = resampled(cells, by, self.resamples)
@@ -216,12 +216,6 @@ def _spelled(alignment: Sequence[Edit]) -> Iterator[tuple[str, str, str]]:
         mark = _mark(edit)
         explanation = KINDS.get(mark, "") + (f" of {edit.reference}" if edit.reference and edit.hypothesis else "")
         yield mark, edit.hypothesis or edit.reference, explanation
-
-
-def _blocks(row: Row) -> str:
-    """What to draw in the bootstrap: speakers, where there are enough of them."""
-    speakers = {key.split("-")[0] for key in row.references}
-    return "speaker" if len(speakers) >= FEWEST_BLOCKS else "utterance"
 
 
 def _percent(rate: float, sign: str = "") -> str:

@@ -71,6 +71,12 @@ def group(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
+def blocks_of(row: Row | Counted) -> str:
+    """What to draw in the bootstrap of a set: speakers, or utterances where there are too few of them."""
+    speakers = {key.split("-")[0] for key in row.lengths}
+    return "speaker" if len(speakers) >= FEWEST_BLOCKS else "utterance"
+
+
 def resampled(
     rows: Sequence[Row | Counted], blocks: str, resamples: int, others: Sequence[Row | Counted] | None = None
 ) -> Bootstrap:

@@ -56,7 +56,7 @@ def test_what_asr_sh_was_told_names_the_sets(recipe: Callable[..., Path]) -> Non
     found = look()
     assert (found.train, found.valid) == (Path("dump/raw/train_sp"), Path("dump/raw/dev"))
     assert found.token_list == Path("data/zh_token_list/char/tokens.txt") and found.stats is None
-    assert found.tag("x", Path("exp")) == "x_raw_zh_char_sp"
+    assert found.tag("x") == "x_raw_zh_char_sp"
     Path("exp/asr_stats_raw_zh_char_sp/train/speech_shape").touch()
     assert look().stats == Path("exp/asr_stats_raw_zh_char_sp")
     assert look(train="train", valid="test").train == Path("dump/raw/train")
@@ -66,7 +66,7 @@ def test_without_experiments_the_unfiltered_copies_tell(recipe: Callable[..., Pa
     recipe({"tr_multi": 9, "dt_real": 3, "et_real": 20, "org/tr_multi": 9, "org/dt_real": 3}, features="extracted")
     found = look()
     assert (found.train, found.valid) == (Path("dump/extracted/tr_multi"), Path("dump/extracted/dt_real"))
-    assert found.tag("x", Path("exp")) == "x"
+    assert found.tag("x") == "x"
 
 
 def test_what_cannot_be_told_is_asked_for(recipe: Callable[..., Path]) -> None:

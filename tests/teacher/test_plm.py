@@ -101,7 +101,8 @@ def test_latin_letters_count_by_the_words_that_they_spell(
     rate, lacking = english.unknown(["MARCH 今天", "gox"])
     assert rate == pytest.approx(5 / 10) and lacking == ["今", "天", "g", "o", "x"]
     assert english.check_language(["abc cab", "go"], 0.5)[0] == 0.0
-    assert "spells 75 % of the transcripts letter by letter (such as abc cab)" in caplog.text
+    english.check_language(["abc cab", "go"], 0.5)
+    assert caplog.text.count("spells 75 % of the transcripts letter by letter (such as abc cab)") == 1  # once a model
 
 
 def test_stays_out_of_the_way(tiny_plm: Path) -> None:
