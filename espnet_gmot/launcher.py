@@ -27,6 +27,7 @@ COMMANDS = {
     "adopt": ("espnet_gmot.adopt", "GM-OT in an ESPnet recipe that you have already"),
     "recipe": ("espnet_gmot.recipe.cli", "run the stages of an ESPnet recipe in one process, without a checkout"),
     "prepare-data": ("espnet_gmot.corpora.aishell", "AISHELL-1 (tree, tgz or download) into Kaldi data directories"),
+    "check-data": ("espnet_gmot.kaldi.check_data", "whether data directories are fit for an asr.sh, and mend them"),
     "demo-corpus": ("espnet_gmot.corpora.demo_corpus", "synthesise a small Mandarin corpus in AISHELL-1's own form"),
     "pretrain-plm": ("espnet_gmot.teacher.pretrain", "pretrain a small character BERT, or adapt a given model"),
     "dump-teacher": ("espnet_gmot.teacher.dump", "write a teacher's features of transcripts into Kaldi archives"),

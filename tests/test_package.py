@@ -124,6 +124,7 @@ def test_a_recipe_without_a_clone(site: Path, tmp_path: Path) -> None:
     assert not any(path.is_symlink() for path in folder.rglob("*"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PYTHONPATH": str(site), "PATH": path, "VIRTUAL_ENV": sys.prefix}
+    environment.pop("ESPNET_ROOT", None)
     probe = [". ./path.sh; echo \"[${GMOT_ROOT}]\"; python3 -c 'import espnet_gmot as e; print(e.__file__)'"]
     found = subprocess.run(["bash", "-c", *probe], cwd=folder, env=environment, capture_output=True, text=True)
     assert found.stdout.splitlines() == ["[]", f"{site}/espnet_gmot/__init__.py"]

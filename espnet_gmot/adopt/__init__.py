@@ -19,6 +19,7 @@ from espnet_gmot.config import PRESETS, GMOTConfig
 from espnet_gmot.doctor.finding import REQUIRED
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
+from espnet_gmot.kaldi.check_data import misread
 from espnet_gmot.kaldi.tables import count_lines, read_transcripts
 from espnet_gmot.words import split_words
 
@@ -83,6 +84,13 @@ def main(argv: list[str] | None = None) -> int:
     texts = [read_transcripts(folder / "text") for folder in (recipe.train, recipe.valid)]
     for name, folder in (("train", recipe.train), ("valid", recipe.valid)):
         _say(name, f"{folder}: {count_lines(folder / 'text')} utterances")
+        if odd := misread(folder / "text"):
+            _say(
+                "note",
+                f"{folder}/text: {len(odd)} transcripts hold invisible characters or unusual spaces, the first is "
+                f"{odd[0]}: the teacher reads them cleaned, ESPnet as they are; `python3 -m espnet_gmot check-data "
+                f"--tidy data/…`, then stages 2 to 5, make them alike",
+            )
     for name, line in transcripts.check(
         args, recipe, config, list(dict.fromkeys(t for x in texts for t in x.values()))
     ):

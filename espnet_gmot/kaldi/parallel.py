@@ -1,4 +1,4 @@
-"""One function of one utterance's entry, over a whole table and all cores; results come in the table's order."""
+"""One function over a whole table of utterances and all cores; results come in the table's order."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +14,11 @@ from tqdm import tqdm
 from espnet_gmot.errors import UserError
 
 T = TypeVar("T")
+V = TypeVar("V")
 _CHUNK = 500  # entries a process is given at a time
 _ALONE = 2000  # so few are done before other processes have begun
+#: As :func:`in_chunks`'s ``alone`` for work of some microseconds, which repays other processes late.
+LIGHT = 20_000
 
 
 def cores() -> int:
@@ -40,7 +43,7 @@ def each(
     good: dict[str, T] = {}
     bad: dict[str, str] = {}
     with tqdm(total=len(table), desc=title, unit="utt", mininterval=1.0) as bar:
-        for chunk in _answers(partial(_answer, function), table, processes):
+        for chunk in in_chunks(partial(_answer, function), table, processes):
             for key, answer, reason in chunk:
                 if reason is None:
                     good[key] = answer
@@ -50,12 +53,26 @@ def each(
     return good, bad
 
 
-def _answers(
-    work: Callable[[list[tuple[str, str]]], list[tuple]], table: Mapping[str, str], processes: int
-) -> Iterator[list[tuple]]:
+def in_chunks(
+    work: Callable[[list[tuple[str, V]]], T], table: Mapping[str, V], processes: int, alone: int = _ALONE
+) -> Iterator[T]:
+    """Apply a function to (key, value) pairs, chunk by chunk: for work so light that one answer each would cost more.
+
+    Args:
+        work: importable by its name, or picklable; what it raises comes through.
+        table: values by key, picklable.
+        processes: how many at a time; 1 stays in this one, and so does a short table.
+        alone: the length up to which a table is short.
+
+    Yields:
+        What the function gave, in the table's order.
+
+    Raises:
+        UserError: a process was ended from outside.
+    """
     items = iter(table.items())
     chunks = iter(lambda: list(islice(items, _CHUNK)), [])
-    if processes <= 1 or len(table) <= _ALONE:
+    if processes <= 1 or len(table) <= alone:
         yield from map(work, chunks)
         return
     # "fork" would copy whatever the parent has open, and hang where it has threads

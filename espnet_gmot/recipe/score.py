@@ -5,10 +5,13 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
+from espnet_gmot.kaldi.parallel import LIGHT, cores, in_chunks
 from espnet_gmot.kaldi.tables import read_table, read_transcripts
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.token_list import tokenizer
@@ -28,14 +31,18 @@ def find_sclite() -> str | None:
 
 def score(layout: Layout) -> None:
     """Score every decoded set; print and write one result.txt for each unit."""
+    folders = []
     for name in layout.decoded_sets():
         decoded = layout.asr_exp / layout.inference_tag / name
         for unit, rate in KINDS.items():
             if unit == "bpe" and not Path(layout.bpemodel).is_file():
                 continue
-            folder = decoded / f"score_{rate}"
-            write_trn(layout, unit, layout.dump / name, decoded, folder)
-            text = score_folder(folder, layout.args.score_opts)
+            folders.append(decoded / f"score_{rate}")
+            write_trn(layout, unit, layout.dump / name, decoded, folders[-1])
+    # threads that wait for sclite, one on each core; without it, jiwer takes all cores for one folder
+    with ThreadPoolExecutor(cores() if find_sclite() else 1) as pool:
+        texts = pool.map(partial(score_folder, options=layout.args.score_opts), folders)
+        for folder, text in zip(folders, texts, strict=True):
             lines = [line for line in text.splitlines() if "SPKR" in line or "Avg" in line][:2]
             print(f"{folder}/result.txt", *lines, sep="\n", flush=True)
     if Path("local/score.sh").is_file():
@@ -72,11 +79,16 @@ def write_trn_file(
     What sclite takes for its own signs is written in full-width forms: braces (alternatives, or a crash), a lone ``@``
     (nothing), ``;;`` and ``**`` (comments); parentheses in ids become square brackets.
     """
+    table = {key: (f"{speakers[key]}-{key}", texts[key]) for key in sorted(texts)}
+    write_text(path, "".join(in_chunks(partial(_trn_lines, tokenize), table, cores(), LIGHT)))
+
+
+def _trn_lines(tokenize: Callable[[str], list[str]], items: list[tuple[str, tuple[str, str]]]) -> str:
     lines = []
-    for key in sorted(texts):
-        words = " ".join("＠" if token == "@" else token.translate(_SIGNS) for token in tokenize(texts[key]))
-        lines.append(f"{words}\t({f'{speakers[key]}-{key}'.translate(_PARENTHESES)})\n")
-    write_text(path, "".join(lines))
+    for _, (name, text) in items:
+        words = " ".join("＠" if token == "@" else token.translate(_SIGNS) for token in tokenize(text))
+        lines.append(f"{words}\t({name.translate(_PARENTHESES)})\n")
+    return "".join(lines)
 
 
 def score_folder(folder: Path, options: str = "") -> str:
@@ -110,8 +122,8 @@ def result_without_sclite(folder: Path) -> str:
     references, hypotheses = read_trn(folder / "ref.trn"), read_trn(folder / "hyp.trn")
     by_speaker: dict[str, Counts] = {}
     total = Counts()
-    for key, reference in references.items():
-        counts = align(reference, hypotheses[key])
+    pairs = {key: (reference, hypotheses[key]) for key, reference in references.items()}
+    for key, counts in (found for part in in_chunks(_aligned, pairs, cores(), LIGHT) for found in part):
         speaker = key.split("-")[0]
         by_speaker[speaker] = by_speaker.get(speaker, Counts()) + counts
         total += counts
@@ -120,3 +132,7 @@ def result_without_sclite(folder: Path) -> str:
         "split of the errors into substitutions, deletions and insertions may be another.\n\n"
     )
     return note + summary_tables(by_speaker, total)
+
+
+def _aligned(items: list[tuple[str, tuple[list[str], list[str]]]]) -> list[tuple[str, Counts]]:
+    return [(key, align(reference, hypothesis)) for key, (reference, hypothesis) in items]

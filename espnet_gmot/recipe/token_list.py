@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
+from espnet_gmot.kaldi.parallel import LIGHT, cores, in_chunks
 from espnet_gmot.kaldi.tables import count_lines, read_lines, read_transcripts
 from espnet_gmot.recipe.layout import Layout
 
@@ -51,8 +53,11 @@ def tokenizer(layout: Layout, unit: str, cleaner: str, *, scoring: bool = False)
         return split
     from espnet2.text.cleaner import TextCleaner
 
-    clean = TextCleaner(cleaner)
-    return lambda text: split(clean(text))
+    return partial(_cleaned, TextCleaner(cleaner), split)
+
+
+def _cleaned(clean: Callable[[str], str], split: Callable[[str], list[str]], text: str) -> list[str]:
+    return split(clean(text))
 
 
 def _count_tokens(layout: Layout) -> None:
@@ -60,13 +65,20 @@ def _count_tokens(layout: Layout) -> None:
     split = tokenizer(layout, args.token_type, args.cleaner)
     text = layout.dump / "lm_train.txt"
     counts: Counter[str] = Counter()
-    for sentence in read_transcripts(text, allow_empty=True).values():
-        counts.update(split(sentence))
+    for part in in_chunks(partial(_count, split), read_transcripts(text, allow_empty=True), cores(), LIGHT):
+        counts.update(part)
     if not counts:
         raise UserError(f"{text}: holds no text; check --lm_train_text")
     # frequent tokens first, equally frequent ones in order of appearance: the order of ESPnet's tokenize_text
     found = sorted(counts, key=lambda token: -counts[token])
     write_text(layout.token_list, "".join(f"{token}\n" for token in [args.blank, args.oov, *found, args.sos_eos]))
+
+
+def _count(split: Callable[[str], list[str]], items: list[tuple[str, str]]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for _, sentence in items:
+        counts.update(split(sentence))
+    return counts
 
 
 def _train_sentencepiece(layout: Layout) -> None:

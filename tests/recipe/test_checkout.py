@@ -1,6 +1,7 @@
 """run.sh over a real asr.sh, where ESPNET_ROOT names an ESPnet checkout."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +10,14 @@ from tests.recipe.conftest import RECIPE
 from tests.recipe.corpus import write_corpus
 
 
-def bash(folder: Path, *words: str) -> str:
+def bash(folder: Path, *words: str, fails: bool = False) -> str:
     """Run a command without ESPNET_ROOT; its output."""
     environment = {key: value for key, value in os.environ.items() if key not in ("ESPNET_ROOT", "AISHELL")}
     environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "VIRTUAL_ENV": "tests"}
     done = subprocess.run(
         words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert (done.returncode != 0) is fails, done.stdout[-3000:]
     return done.stdout
 
 
@@ -33,3 +34,11 @@ def test_both_engines_make_the_same_token_list(checkout: str, tmp_path: Path) ->
     sets = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test", "--nj", "1"]
     said = bash(tmp_path / "shell", "./asr.sh", *sets, "--stage", "3", "--stop_stage", "3")
     assert "Successfully finished" in said and "run.pl: " not in said
+    text = tmp_path / "shell/data/train/text"
+    text.write_text(re.sub(r" (\S)", " \\1\u3000", text.read_text(), count=1))
+    command = [str(RECIPE / "run.sh"), "--workdir", "shell", *options, "--espnet_root", checkout]
+    command += ["--stage", "3", "--stop_stage", "3"]
+    said = bash(tmp_path, *command, fails=True)
+    assert "data/train/text: ESPnet misreads 1 of" in said and "Stage 3: " not in said
+    bash(tmp_path / "shell", sys.executable, "-m", "espnet_gmot", "check-data", "--tidy", "data/train")
+    bash(tmp_path, *command)

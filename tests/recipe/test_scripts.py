@@ -193,6 +193,29 @@ def test_frontend_implies_extracted_features(shell: Shell) -> None:
     assert "run.sh: error: --speed_perturb_factors '0.9'" in error
 
 
+def test_asr_sh_reads_data_of_ones_own_only_after_a_check(shell: Shell) -> None:
+    template = shell.folder / "espnet/egs2/TEMPLATE/asr1"
+    template.mkdir(parents=True)
+    (template / "asr.sh").write_text("#!/bin/sh\nexit 0\n")
+    (template / "asr.sh").chmod(0o755)
+    for name in ("sclite", "sox"):
+        (shell.folder / "bin" / name).write_text("#!/bin/sh\n")
+        (shell.folder / "bin" / name).chmod(0o755)
+    for stages in (["1", "1"], ["1", "5"], ["4", "9"]):
+        shell.run(
+            "run.sh", "--espnet_root", "espnet", "--stage", stages[0], "--stop_stage", stages[1], "--workdir", "w"
+        )
+    assert not shell.log.exists()
+    sets = ["--train_set", "tr", "--valid_set", "dt", "--test_sets", "a b", "--stop_stage", "3"]
+    shell.run("run.sh", "--espnet_root", "espnet", "--stage", "2", *sets, "--workdir", "w")
+    shell.run("run.sh", "--espnet_root", "espnet", "--stage", "3", *sets, "--workdir", "w", "--skip_train", "true")
+    command = ["-m", "espnet_gmot", "check-data"]
+    assert [words for words, *_ in shell.calls()] == [
+        [*command, "data/tr", "data/dt", "data/a", "data/b"],
+        [*command, "data/a", "data/b"],
+    ]
+
+
 def test_asr_sh_engine(shell: Shell) -> None:
     template = shell.folder / "espnet/egs2/TEMPLATE/asr1"
     template.mkdir(parents=True)

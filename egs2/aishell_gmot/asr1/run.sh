@@ -12,7 +12,8 @@ Data (give one of these; default: $AISHELL, else ./downloads):
   --data_url URL        download data_aishell.tgz first; 'openslr' stands for OpenSLR's resource 33 (15.6 GB)
   --max_utts N          keep at most N utterances of each set, for a quick run
   --max_bad N           skip up to N bad utterances of each set (cut, silent, fewer frames than characters …), listed in
-                        SET/bad_utterances; never of test sets [0]. asr.sh checks no audio: there, stage 1 only
+                        SET/bad_utterances; never of test sets [0]. asr.sh checks nothing: there in stage 1 only,
+                        and data/ of your own by `python3 -m espnet_gmot check-data`, before stages 2 and 3
 
 Engine:
   --espnet_root DIR     run the asr.sh of this ESPnet checkout (default: $ESPNET_ROOT); without one, the same stages
@@ -224,8 +225,16 @@ export GMOT_MAX_BAD=${max_bad}
 if [ -n "${espnet_root}" ]; then
     command -v sclite > /dev/null || [ "${stop_stage}" -lt 13 ] || \
         fail "asr.sh scores with sclite: install Debian's sctk, or give --stop_stage 12 and score without --espnet_root"
-    if [ -n "${sp}" ] && [ "${stage}" -le 3 ] && [ "${stop_stage}" -ge 2 ] && ! command -v sox > /dev/null; then
-        fail "asr.sh perturbs speed with sox: install it, or run stages 1 to 3 without --espnet_root"
+    if [ "${stage}" -le 3 ] && [ "${stop_stage}" -ge 2 ]; then
+        [ -z "${sp}" ] || command -v sox > /dev/null || \
+            fail "asr.sh perturbs speed with sox: install it, or run stages 1 to 3 without --espnet_root"
+        if [ "${stage}" -ge 2 ]; then # data of the user's own, which asr.sh neither cleans nor checks
+            folders=()
+            for name in $([ "${skip_train}" = true ] || echo "${train_set} ${valid_set}") ${test_sets}; do
+                folders+=("data/${name}")
+            done
+            python3 -m espnet_gmot check-data "${folders[@]}" || fail "data/ isn't fit for asr.sh, see above"
+        fi
     fi
 fi
 

@@ -1,0 +1,129 @@
+"""check-data: what an asr.sh would misread or train on by halves is named, and mended when told so."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_gmot import launcher
+from espnet_gmot.kaldi.check_data import misread
+from espnet_gmot.kaldi.tables import read_table
+
+KEYS = [f"s1-u{index}" for index in range(6)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """data/train of six recordings, a seventh in data/dev."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name, keys in (("train", KEYS), ("dev", ["s2-v0"])):
+        data = tmp_path / "data" / name
+        data.mkdir(parents=True)
+        for key in keys:
+            soundfile.write(data / f"{key}.wav", 0.1 * rng.standard_normal(1600), 16000)
+        for table, value in (("wav.scp", "data/{0}/{1}.wav"), ("text", "你好"), ("utt2spk", "{1:.2}")):
+            (data / table).write_text("".join(f"{key} {value.format(name, key)}\n" for key in keys), "utf8")
+    return tmp_path / "data"
+
+
+def run(*words: str) -> int:
+    return launcher.main(["check-data", "data/train", "data/dev", *words])
+
+
+def spoil(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+
+
+def test_good_folders_stay_as_they_are(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run() == 0 and run("--tidy") == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert "data/train: 6 utterances, fit for ESPnet\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new"),
+    [
+        ("text", b"s1-u0 ", b"\xef\xbb\xbfs1-u0 "),
+        ("wav.scp", b"s1-u0 ", b"\xef\xbb\xbfs1-u0 "),
+        ("utt2spk", b"s1-u0 ", "s1-u0\u200b ".encode()),
+        ("text", "你好".encode(), "你\u3000好".encode()),
+        ("text", "你好".encode(), "你\u2028好".encode()),
+        ("text", "你好".encode(), "你\u200b好".encode()),
+        ("text", "你好".encode(), "你  好".encode()),
+        ("wav.scp", b"u0.wav", "u0.wav\ufeff".encode()),
+    ],
+)
+def test_what_espnet_misreads_is_named_and_mended(
+    folder: Path, capsys: pytest.CaptureFixture, table: str, old: bytes, new: bytes
+) -> None:
+    path = folder / "train" / table
+    spoil(path, old, new)
+    spoilt = path.read_bytes()
+    assert run() == 1
+    said = capsys.readouterr().err
+    assert f"data/train/{table}: ESPnet misreads 1 of 6 lines, the first is s1-u0: " in said
+    assert "check-data --tidy data/train` writes it anew" in said and path.read_bytes() == spoilt
+    assert run("--tidy") == 0 and "6 utterances, fit for ESPnet, 1 lines mended" in capsys.readouterr().out
+    assert path.with_name(f"{table}.orig").read_bytes() == spoilt
+    assert misread(path) == [] and list(read_table(path)) == KEYS and run() == 0
+    assert new not in path.read_bytes()
+
+
+def test_espnets_own_reader_agrees(folder: Path) -> None:
+    """What counts as misread is what espnet2's reader makes of the file."""
+    read = pytest.importorskip("espnet2.fileio.read_text").read_2columns_text
+    path = folder / "train/text"
+    lines = ["\ufeffa 你好", "b\t你好", "c 你\u3000好", "d\u3000你好 ", "e 你好\r", "f  你好", "g 你好\u200b", "h"]
+    path.write_bytes(("\n".join(lines) + "\n").encode())
+    theirs, ours = read(path), {**read_table(path), "c": "你 好"}
+    assert misread(path) == [key for key in ours if theirs.get(key) != ours[key]] == ["a", "c", "g"]
+
+
+@pytest.mark.parametrize(
+    ("spoiler", "reason"),
+    [
+        (lambda data: (data / "s1-u3.wav").write_bytes((data / "s1-u3.wav").read_bytes()[:900]), "truncated"),
+        (lambda data: (data / "s1-u3.wav").unlink(), "no such file"),
+        (lambda data: spoil(data / "text", "s1-u3 你好\n".encode(), b""), "has no line in text"),
+        (lambda data: spoil(data / "utt2spk", b"s1-u3 s1\n", b""), "has no line in utt2spk"),
+    ],
+)
+def test_bad_utterances_are_listed_and_left_out_only_when_allowed(
+    folder: Path, capsys: pytest.CaptureFixture, spoiler: object, reason: str
+) -> None:
+    spoiler(folder / "train")
+    assert run() == 1
+    said = capsys.readouterr().err
+    assert "1 of 6 utterances can't be used, the first is s1-u3: " in said and reason in said
+    assert "s1-u3 " in (folder / "train/bad_utterances").read_text()
+    assert run("--max_bad", "1") == 1 and "that --tidy writes: give both" in capsys.readouterr().err
+    assert run("--max_bad", "1", "--tidy") == 0
+    for table in ("wav.scp", "text", "utt2spk"):
+        assert list(read_table(folder / "train" / table)) == [key for key in KEYS if key != "s1-u3"]
+    assert read_table(folder / "train/spk2utt")["s1"].split() == [key for key in KEYS if key != "s1-u3"]
+    assert run() == 0
+
+
+def test_recordings_of_the_training_set_and_missing_tables(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / "dev/s2-v0.wav").write_bytes((folder / "train/s1-u1.wav").read_bytes())
+    assert run() == 1 and "s1-u1" in capsys.readouterr().err
+    (folder / "dev/text").unlink()
+    assert run() == 1 and "data/dev/text: no such file" in capsys.readouterr().err
+    (folder / "dev/text").write_bytes("s2-v0 你好\n".encode("gb18030"))
+    assert run() == 1 and "iconv -f GB18030 -t UTF-8 data/dev/text" in capsys.readouterr().err
+
+
+def test_segments_cut_utterances_out_of_recordings(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    data = folder / "train"
+    (data / "wav.scp").write_text("r1 data/train/s1-u0.wav\nr2 data/train/s1-u1.wav\n")
+    (data / "segments").write_text("".join(f"{key} r{1 + int(key[-1]) % 2} 0 0.05\n" for key in KEYS))
+    assert run() == 0
+    (data / "s1-u1.wav").unlink()
+    assert run() == 1 and "3 of 6 utterances can't be used, the first is s1-u1: " in capsys.readouterr().err
+    assert run("--tidy", "--max_bad", "3") == 0
+    assert list(read_table(data / "segments")) == KEYS[::2] and list(read_table(data / "wav.scp")) == ["r1", "r2"]
