@@ -132,7 +132,10 @@ class Page:
                 "95 % from … to",
                 "p",
             ]
-            caption = f"Intervals by bootstrap; p: how likely so large a difference from {base} is by chance alone."
+            caption = (
+                "Intervals: whole blocks resampled, seeds by Student's t; p: how likely so large a difference from "
+                f"{base} is by chance alone."
+            )
             tables.append(Table(caption, [*head, "characters", "resampled"], rows))
         return tables
 

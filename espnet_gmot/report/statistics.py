@@ -1,4 +1,4 @@
-"""Statistics of error rates: intervals over seeds, the bootstrap over speakers, and the matched-pairs segment test."""
+"""Statistics of error rates: intervals over seeds and speakers, and the matched-pairs segment test."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -32,14 +32,14 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
 
 
 @dataclass(frozen=True)
-class Bootstrap:
-    """What resampling says of a rate, or of a difference of two rates.
+class Uncertain:
+    """A rate, or a difference of two rates, and how sure it is.
 
     Attributes:
         value: of the sample itself.
-        error: standard error: the deviation over the resamples.
-        low, high: percentile interval.
-        p_value: two-sided, of the hypothesis that the value is 0; at least 1 / (resamples + 1).
+        error: standard error.
+        low, high: interval.
+        p_value: two-sided, of the hypothesis that the value is 0.
     """
 
     value: float
@@ -49,7 +49,7 @@ class Bootstrap:
     p_value: float
 
 
-def bootstrap(
+def uncertain(
     errors: np.ndarray,
     tokens: np.ndarray,
     blocks: Sequence[Hashable],
@@ -58,12 +58,18 @@ def bootstrap(
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
-) -> Bootstrap:
-    """Resample whole blocks (speakers) with replacement, and seeds too where there are several.
+) -> Uncertain:
+    """What other test speakers and other seeds would have changed.
 
-    An utterance isn't independent of its speaker's others, so blocks are drawn, as in Bisani and Ney (ICASSP 2004) with
-    a speaker for an utterance. Both systems see the same blocks: the difference is paired. Their seeds are drawn apart,
-    for a common seed pairs nothing. (n seeds drawn with replacement show (n - 1) / n of the seeds' variance.)
+    An utterance isn't independent of its speaker's others, so whole blocks are drawn with replacement, as in Bisani and
+    Ney (ICASSP 2004) with a speaker for an utterance. Both systems see the same blocks: the difference is paired.
+    With one seed, interval and p-value (at least 2 / (resamples + 1)) are those of the resamples.
+
+    Seeds are too few to be drawn (three of one sign would always have that sign): the variance of their mean is added
+    to that of the blocks, and interval and p-value are Student's, with Welch and Satterthwaite's degrees of freedom. As
+    many seeds of both systems are paired, row by row: a seed gives both their first weights and the order of their
+    batches, and what is hard for one is hard for the other. (Chance in single sentences counts in both variances, which
+    is on the safe side.)
 
     Args:
         errors: (S, N) errors of each of S seeds on each of N utterances.
@@ -77,33 +83,35 @@ def bootstrap(
     Raises:
         ValueError: the shapes don't fit.
     """
+    from scipy.stats import t
+
     names = list(dict.fromkeys(blocks))
     place = {name: index for index, name in enumerate(names)}
     member = np.array([place[block] for block in blocks])
     if errors.ndim != 2 or not errors.shape[1] == len(tokens) == len(member):
         raise ValueError(f"errors {errors.shape}, tokens {tokens.shape} and {len(member)} blocks don't fit")
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples).astype(float)
-
-    def sums(values: np.ndarray) -> np.ndarray:
-        """(S, N) → (S, blocks)."""
-        return np.stack([np.bincount(member, row, len(names)) for row in values.astype(float)])
-
-    def rates(values: np.ndarray) -> np.ndarray:
-        """(resamples,) errors per token, with the seeds drawn."""
-        count = len(values)
-        seeds = rng.multinomial(count, np.full(count, 1 / count), resamples) / count
-        return np.einsum("rb,sb,rs->r", drawn, sums(values), seeds, optimize=True) / (drawn @ sums(tokens[None])[0])
-
-    found = rates(errors)
-    value = errors.sum() / len(errors) / tokens.sum()
-    if other is not None:
-        found = found - rates(other)
-        value = value - other.sum() / len(other) / tokens.sum()
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    tail = min(np.sum(found <= 0), np.sum(found >= 0))
-    p_value = min(1.0, 2 * (tail + 1) / (resamples + 1))
-    return Bootstrap(float(value), float(found.std(ddof=1)), float(low), float(high), float(p_value))
+    difference = errors.mean(0) if other is None else errors.mean(0) - other.mean(0)
+    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+    sums, sizes = (np.bincount(member, values, len(names)) for values in (difference, tokens))
+    found = (drawn @ sums) / (drawn @ sizes)
+    value = float(difference.sum() / tokens.sum())
+    of_blocks = float(found.var(ddof=1))
+    parts = [each.sum(1) / tokens.sum() for each in (errors, other) if each is not None]
+    if len(parts) == 2 and len(parts[0]) == len(parts[1]):
+        parts = [parts[0] - parts[1]]
+    of_seeds = [(float(part.var(ddof=1)) / len(part), len(part) - 1) for part in parts if len(part) > 1]
+    if not any(variance for variance, _ in of_seeds):
+        low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+        tail = min(np.sum(found <= 0), np.sum(found >= 0))
+        return Uncertain(
+            value, math.sqrt(of_blocks), float(low), float(high), min(1.0, 2 * float(tail + 1) / (resamples + 1))
+        )
+    variances = [(of_blocks, max(1, len(names) - 1)), *of_seeds]
+    whole = math.fsum(variance for variance, _ in variances)
+    freedom = whole**2 / math.fsum(variance**2 / count for variance, count in variances)
+    half = float(t.ppf((1 + level) / 2, freedom)) * math.sqrt(whole)
+    p_value = 2 * float(t.sf(abs(value) / math.sqrt(whole), freedom))
+    return Uncertain(value, math.sqrt(whole), value - half, value + half, p_value)
 
 
 @dataclass(frozen=True)

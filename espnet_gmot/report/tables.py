@@ -7,12 +7,12 @@ import numpy as np
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import breakdown, homophones
 from espnet_gmot.report.scored import Row
-from espnet_gmot.report.statistics import Bootstrap, bootstrap, matched_pairs, mean_interval
+from espnet_gmot.report.statistics import Uncertain, matched_pairs, mean_interval, uncertain
 from espnet_gmot.report.utterances import Counted
 
 #: Fewer blocks can't be resampled sensibly.
 FEWEST_BLOCKS = 10
-_SEEDS = ", and of seeds where there are several; errors by plain edit distance"
+_SEEDS = "; several seeds add their variance (Student's t); errors by plain edit distance"
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
@@ -79,8 +79,8 @@ def blocks_of(row: Row | Counted) -> str:
 
 def resampled(
     rows: Sequence[Row | Counted], blocks: str, resamples: int, others: Sequence[Row | Counted] | None = None
-) -> Bootstrap:
-    """Bootstrap of the CER of one system's experiments, or of its difference from another's.
+) -> Uncertain:
+    """The CER of one system's experiments, or its difference from another's, with what is uncertain of it.
 
     Args:
         rows: of one set, one for each seed.
@@ -102,7 +102,7 @@ def resampled(
     tokens = np.array([lengths[key] for key in keys])
     ours = np.array([row.errors(keys) for row in rows])
     theirs = np.array([row.errors(keys) for row in others]) if others else None
-    return bootstrap(ours, tokens, names, theirs, resamples=resamples)
+    return uncertain(ours, tokens, names, theirs, resamples=resamples)
 
 
 def uncertainty(groups: Mapping[tuple[str, str], Sequence[Row | Counted]], blocks: str, resamples: int) -> str:

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from espnet_gmot.report.cer import Edit, edits
-from espnet_gmot.report.statistics import bootstrap, matched_pairs, mean_interval
+from espnet_gmot.report.statistics import matched_pairs, mean_interval, uncertain
 
 
 def test_interval_is_scipys() -> None:
@@ -21,11 +21,11 @@ def test_interval_is_scipys() -> None:
     assert mean_interval([3.0])[0] == 3.0 and np.isnan(mean_interval([3.0])[1]) and np.isnan(mean_interval([])[0])
 
 
-def test_bootstrap_error_is_that_of_a_mean() -> None:
+def test_the_error_is_that_of_a_mean() -> None:
     """Utterances of equal length, each a block: the standard error of a rate is that of a mean, over all tokens."""
     rng = np.random.default_rng(1)
     errors = rng.poisson(3.0, (1, 200))
-    found = bootstrap(errors, np.full(200, 10), range(200))
+    found = uncertain(errors, np.full(200, 10), range(200))
     assert found.value == errors.sum() / 2000
     assert found.error == pytest.approx(errors.std() / np.sqrt(200) / 10, rel=0.03)
     reference = scipy.stats.bootstrap((errors[0] / 10,), np.mean, method="percentile", rng=2).confidence_interval
@@ -36,10 +36,10 @@ def test_whole_speakers_are_drawn() -> None:
     """Utterances that repeat their speaker's error tell no more than one of them would: the error is the speakers'."""
     per_speaker = np.random.default_rng(2).poisson(3.0, 50)
     repeated, speakers = np.repeat(per_speaker, 8)[None], np.repeat(np.arange(50), 8)
-    blocks = bootstrap(repeated, np.full(400, 10), list(speakers))
-    alone = bootstrap(per_speaker[None], np.full(50, 10), range(50))
+    blocks = uncertain(repeated, np.full(400, 10), list(speakers))
+    alone = uncertain(per_speaker[None], np.full(50, 10), range(50))
     assert (blocks.error, blocks.low) == pytest.approx((alone.error, alone.low))
-    assert bootstrap(repeated, np.full(400, 10), range(400)).error < 0.5 * blocks.error
+    assert uncertain(repeated, np.full(400, 10), range(400)).error < 0.5 * blocks.error
 
 
 def test_the_difference_is_paired() -> None:
@@ -47,27 +47,51 @@ def test_the_difference_is_paired() -> None:
     rng = np.random.default_rng(3)
     hard = rng.poisson(4.0, (1, 300)) * 3
     better, tokens = hard - (rng.random((1, 300)) < 0.2), np.full(300, 20)
-    found = bootstrap(hard, tokens, range(300), better)
+    found = uncertain(hard, tokens, range(300), better)
     gain = (hard - better)[0]
     assert found.value == pytest.approx(gain.mean() / 20)
     assert found.error == pytest.approx(gain.std() / np.sqrt(300) / 20, rel=0.03)
     assert found.low > 0 and found.p_value == pytest.approx(2 / 10_001)
-    assert found.error < 0.1 * bootstrap(hard, tokens, range(300)).error
-    assert bootstrap(hard, tokens, range(300), hard).p_value == 1.0
+    assert found.error < 0.1 * uncertain(hard, tokens, range(300)).error
+    assert uncertain(hard, tokens, range(300), hard).p_value == 1.0
 
 
 def test_seeds_add_their_variance() -> None:
-    """Every seed errs alike everywhere: only the seeds vary, by (n - 1) / n of their variance."""
+    """Every seed errs alike everywhere: only the seeds vary, and the interval is that of their mean."""
     rates = np.array([1.0, 2.0, 4.0, 5.0])
-    found = bootstrap(np.tile(rates[:, None], (1, 30)), np.full(30, 10), range(30))
-    assert found.value == pytest.approx(0.3)
-    assert found.error == pytest.approx(rates.std() / 2 / 10, rel=0.03)
+    found = uncertain(np.tile(rates[:, None], (1, 30)), np.full(30, 10), range(30))
+    low, high = scipy.stats.t.interval(0.95, 3, loc=0.3, scale=scipy.stats.sem(rates) / 10)
+    assert (found.value, found.low, found.high) == pytest.approx((0.3, low, high))
+    assert found.error == pytest.approx(rates.std(ddof=1) / 2 / 10)
+
+
+def test_seeds_are_paired_where_they_are_as_many() -> None:
+    """A seed that is hard for both says nothing of their difference; systems with other seeds are two samples."""
+    rates, gains = np.array([2.0, 4.0, 6.0, 12.0]), np.array([0.5, 0.9, 0.6, 1.0])
+    errors, tokens = np.tile(rates[:, None], (1, 30)), np.full(30, 10)
+    found = uncertain(errors, tokens, range(30), errors - gains[:, None])
+    test = scipy.stats.ttest_rel(rates, rates - gains)
+    assert (found.value, found.p_value) == pytest.approx((gains.mean() / 10, test.pvalue))
+    others = np.array([1.0, 3.0, 3.5, 4.0, 8.0])
+    apart = uncertain(errors, tokens, range(30), np.tile(others[:, None], (1, 30)))
+    assert apart.p_value == pytest.approx(scipy.stats.ttest_ind(rates, others, equal_var=False).pvalue)
+
+
+def test_three_seeds_and_few_speakers_are_not_trusted_too_much() -> None:
+    """Without a difference, one in twenty is called one: seeds common to both, speakers and sentences of their own."""
+    rng, found = np.random.default_rng(6), []
+    for _ in range(300):
+        seeds, own = rng.gamma(9, 1 / 9, (3, 1)), rng.gamma(25, 1 / 25, (2, 3, 1))
+        speakers = np.repeat(rng.gamma(4, 1 / 4, (2, 1, 20)), 8, axis=2)
+        ours, theirs = rng.poisson(3 * seeds * own * speakers)
+        found.append(uncertain(ours, np.full(160, 20), np.repeat(np.arange(20), 8), theirs, resamples=400).p_value)
+    assert 0.01 < np.mean(np.array(found) < 0.05) < 0.08
 
 
 def test_p_values_are_uniform_without_a_difference() -> None:
     rng = np.random.default_rng(4)
     found = [
-        bootstrap(rng.poisson(3, (1, 60)), np.full(60, 10), range(60), rng.poisson(3, (1, 60)), resamples=500).p_value
+        uncertain(rng.poisson(3, (1, 60)), np.full(60, 10), range(60), rng.poisson(3, (1, 60)), resamples=500).p_value
         for _ in range(300)
     ]
     assert 0.02 < np.mean(np.array(found) < 0.05) < 0.10
