@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,20 @@ def true_spans(path: Path) -> dict[str, list[Span]]:
     }
 
 
+def spans_by_ctc(observer: "Observer", observations: Iterator["Observation"]) -> dict[str, list[Span]]:
+    """When each token was spoken by an experiment's own forced alignment: the truth, where nobody knows better.
+
+    Raises:
+        UserError: the experiment has no CTC head.
+    """
+    found = {}
+    for seen in observations:
+        if seen.log_probs is None:
+            raise UserError(f"--truth_exp {observer.exp}: has no CTC head to align by; give one that has")
+        found[seen.utterance] = ctc_spans(seen.log_probs, seen.labels, seen.pieces, seen.seconds)
+    return found
+
+
 def measure(
     observer: "Observer", observations: Iterator["Observation"], truth: dict[str, list[Span]], presets: list[str]
 ) -> list[Score]:
@@ -129,7 +143,7 @@ def get_parser() -> argparse.ArgumentParser:
         "the most mass and CTC's spikes over it (PNG), and the tokens' times (TextGrid for Praat, CTM, JSON). Run it "
         "where the experiment was trained.",
     )
-    parser.add_argument("exp", help="experiment folder, e.g. exp/asr_gmot")
+    parser.add_argument("exp", nargs="+", help="experiment folder, e.g. exp/asr_gmot; several with --measure")
     parser.add_argument("--wav", type=Path, help="a recording")
     parser.add_argument("--text", help="its transcript, written as in the training set")
     parser.add_argument("--set", type=Path, help="data directory, e.g. dump/raw/dev")
@@ -140,6 +154,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--frame_shift", type=float, help="seconds a frame, where the model reads features")
     parser.add_argument(
         "--truth", type=Path, help="CTM with true times, to draw over the plan (demo-corpus: times.ctm)"
+    )
+    parser.add_argument(
+        "--truth_exp", metavar="EXP", help="instead: the times of this experiment's CTC (the best one that there is)"
     )
     parser.add_argument(
         "--measure",
@@ -161,8 +178,8 @@ def _names(args: argparse.Namespace) -> list[str]:
     """Utterances of --set to look at."""
     if not args.measure:
         return args.utt
-    if args.set is None or args.truth is None:
-        raise UserError("--measure needs --set DIR and --truth FILE.ctm")
+    if args.set is None or (args.truth is None and args.truth_exp is None):
+        raise UserError("--measure needs --set DIR and --truth FILE.ctm (or --truth_exp EXP)")
     return list(islice(args.utt or read_table(args.set / "text"), args.max_utts))
 
 
@@ -173,23 +190,32 @@ def main(argv: list[str] | None = None) -> int:
     by_set = args.set is not None and (args.utt is not None or args.measure)
     if by_wav == by_set and not args.measure:
         raise UserError("say which recording: either --wav FILE --text TRANSCRIPT or --set DIR --utt NAME")
+    if len(args.exp) > 1 and not args.measure:
+        raise UserError(f"{args.exp[1]}: pictures are drawn of one experiment at a time; several need --measure")
+    if args.truth and args.truth_exp:
+        raise UserError(f"--truth_exp {args.truth_exp}: --truth tells the times already; give one of them")
     names = [] if by_wav else _names(args)
-    truth = true_spans(args.truth) if args.truth else {}
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("espnet_gmot.hosts.observe").setLevel(logging.INFO)
     from espnet_gmot.hosts.observe import Observer
 
-    scores: list[Score] = []
-    for model_file in args.asr_model_file or [None]:
-        observer = Observer(args.exp, model_file, args.teacher)
+    def observe(observer: Observer) -> Iterator["Observation"]:
+        """The recordings that were asked for."""
         if by_wav:
-            observations = iter([observer.heard(args.wav, args.text)])
-        else:
-            observations = (observer.recorded(args.set, name, args.frame_shift) for name in names)
+            return iter([observer.heard(args.wav, args.text)])
+        return (observer.recorded(args.set, name, args.frame_shift) for name in names)
+
+    truth = true_spans(args.truth) if args.truth else {}
+    if args.truth_exp:
+        peer = Observer(args.truth_exp)
+        truth = spans_by_ctc(peer, observe(peer))
+    scores: list[Score] = []
+    for exp, model_file in product(args.exp, args.asr_model_file or [None]):
+        observer = Observer(exp, model_file, args.teacher)
         if args.measure:
-            scores += measure(observer, observations, truth, args.preset)
+            scores += measure(observer, observe(observer), truth, args.preset)
             continue
-        for observation in observations:
+        for observation in observe(observer):
             if args.truth and observation.utterance not in truth:
                 raise UserError(f"--truth {args.truth}: no utterance {observation.utterance}")
             for path in write_alignment(observation, args.out, truth.get(observation.utterance)):

@@ -144,6 +144,16 @@ def test_alignments_are_measured_against_true_times(
     assert {s.utterances for s in scores} == {3}
     by_name = {s.aligner: s for s in scores}
     assert by_name["gmot-t@encoder"].error_ms < by_name["ot@encoder"].error_ms  # the prior knows the order
+    by_peer = [word for word in words if word not in ("--truth", str(tmp_path / "true.ctm"))]
+    peer = f"{training.folder}/asr"
+    with pytest.raises(UserError, match="--truth tells the times already"):
+        align_cli.main([*words, "--truth_exp", peer])
+    assert align_cli.main([f"{training.folder}/../{training.folder.name}/asr", *by_peer, "--truth_exp", peer]) == 0
+    scores = read_scores(tmp_path / "alignment.csv")  # of two experiments, against one of them
+    assert [s.aligner for s in scores] == [*names, "ctc"] * 2 and scores[0].experiment != scores[-1].experiment
+    assert scores[-1].error_ms == 0.0 and scores[-1].inside == pytest.approx(1.0)
+    with pytest.raises(UserError, match=r"one experiment at a time; several need --measure"):
+        align_cli.main([peer, peer, "--set", str(valid), "--utt", "utterance00"])
     (tmp_path / "true.ctm").write_text(lines[0])
     with pytest.raises(UserError, match="utterance00 has 1 tokens there, but 6 in the plan"):
         align_cli.main(words)

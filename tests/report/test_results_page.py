@@ -40,10 +40,7 @@ def test_pages_say_what_the_files_say() -> None:
 
 
 def test_a_table_by_hand(draw: ModuleType) -> None:
-    """3.0 and 3.2 %: mean 3.1, half a difference of 0.2 times t with one degree of freedom, 12.706.
-
-    Of the difference, seeds' variance is (0.1 / 2)² and that of 20 utterances some 0.09²: 1.95 ± 0.20.
-    """
+    """3.0 and 3.2 %: mean 3.1, half a difference of 0.2 times t with one degree of freedom, 12.706."""
     lines = draw.Experiment("e").table({"ctc": "CTC"}).splitlines()
     assert lines[2] == "| CTC | 2 | 3.10 ± 1.27 |  |  |  |"
     cells = [cell.strip() for cell in lines[3].split("|")]
