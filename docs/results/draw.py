@@ -17,7 +17,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-from espnet_gmot.report.figures import COLORS, drawn
+from espnet_gmot.report.doses import figure, responses
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import blocks_of, resampled
@@ -143,31 +143,6 @@ def _range(values: list[float]) -> str:
     return f"{mean:.0f}" if len(values) == 1 else f"{mean:.0f} ({min(values):.0f} to {max(values):.0f})"
 
 
-def dose_picture(experiment: Experiment, path: Path) -> None:
-    """The difference from the baseline on the last set: each seed, the mean and its interval."""
-    labels = {
-        "long": "CTC,\n1.5 × steps",
-        "none": "random\nweights",
-        "own": "the\ntranscripts",
-        "blank": "no\ncharacters",
-    }
-    labels |= {"x3": "3 ×", "x10": "10 ×", "x30": "30 ×", "permuted": "10 ×,\npermuted"}
-    systems = [name for name in experiment.systems() if name != experiment.baseline and experiment.differences(name)]
-    page = drawn(3.2)
-    axes = page.subplots()
-    for place, system in enumerate(systems):
-        differences = experiment.differences(system)
-        mean, half = mean_interval(differences)
-        color = COLORS[0] if system.startswith("gmot") else COLORS[1]
-        axes.errorbar([place], [mean], [half], color=color, capsize=4, marker="_", markersize=18, linewidth=1.5)
-        axes.plot([place + 0.15] * len(differences), differences, "o", color=color, markersize=4)
-    axes.axhline(0.0, color="black", linewidth=1)
-    axes.set_xticks(range(len(systems)), [labels.get(name.rpartition("-")[2], name) for name in systems])
-    axes.set_ylabel(f"CER % on {experiment.last}, less CTC's")
-    axes.grid(alpha=0.25)
-    page.savefig(path, dpi=130)
-
-
 def fill(text: str, blocks: dict[str, str]) -> str:
     """A page with its blocks as the CSV files have them."""
     marked = "<!-- results: {0} -->\n{1}\n<!-- end -->"
@@ -229,7 +204,8 @@ def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
         "dose-origin": dose.origin(),
         "alignment": alignment_table(HERE / "alignment.csv"),
     }
-    return blocks, {"dose.png": lambda path: dose_picture(dose, path)}
+    response = responses(dose.results, dose.baseline)[dose.last]
+    return blocks, {"dose.png": lambda path: figure(response).savefig(path, dpi=130)}
 
 
 if __name__ == "__main__":

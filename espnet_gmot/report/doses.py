@@ -3,63 +3,75 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from espnet_gmot.report.figures import COLORS, DASHES, MARKS, drawn
+from espnet_gmot.report.figures import COLORS, MARKS, drawn
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.statistics import mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: What run_dose.sh calls its teachers, after the system's name, and what they have read.
+#: What run_dose.sh calls its teachers, after the system's name.
 _DOSE = re.compile(r"(.+)-(none|own|x\d+|permuted|blank)")
-_CONTROLS = ("permuted", "no characters")  # labels of what is no dose
-_READ = {"none": "nothing", "own": "transcripts", "permuted": "permuted", "blank": "no characters"}
+_READ = {
+    "none": "random\nweights",
+    "own": "the\ntranscripts",
+    "permuted": "10 times,\npermuted",
+    "blank": "no\ncharacters",
+}
 
 
 @dataclass(frozen=True)
 class Response:
-    """Error rates of one set.
+    """What a teacher's reading does on one set.
 
     Attributes:
-        doses: labels along the axis, from nothing to much, controls last.
-        by_dose: for each preset (CER in %, half the width of its interval over seeds) by label.
-        others: the same of systems without a dose, such as the baseline.
+        baseline: the system without a teacher that the others are compared with.
+        doses: labels along the axis: systems without a teacher, then from nothing to much, then controls.
+        rates: for each preset CER in %, the mean over seeds, by label.
+        differences: for each preset the CER in % less the baseline's with the same seed, one for each seed, by label.
     """
 
+    baseline: str
     doses: list[str]
-    by_dose: Mapping[str, Mapping[str, tuple[float, float]]]
-    others: Mapping[str, tuple[float, float]]
+    rates: Mapping[str, Mapping[str, float]]
+    differences: Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def responses(results: Sequence[Result]) -> dict[str, Response]:
-    """Dose and response for each set; empty where fewer than two doses were tried."""
+def responses(results: Sequence[Result], baseline: str = "ctc") -> dict[str, Response]:
+    """Dose and response for each set; none where fewer than two doses, or not the baseline, were tried with some seed.
+
+    Args:
+        results: of a comparison.
+        baseline: the system without a teacher.
+    """
     found = {}
     for name in dict.fromkeys(result.set for result in results):
-        rates: dict[str, list[float]] = {}
+        rates: dict[str, dict[int, float]] = {}
         for result in results:
             if result.set == name:
-                rates.setdefault(result.system, []).append(100 * result.cer)
-        by_dose: dict[str, dict[str, tuple[float, float]]] = {}
-        others, tried = {}, set()
+                rates.setdefault(result.system, {})[result.seed] = 100 * result.cer
+        base = rates.pop(baseline, {})
+        means: dict[str, dict[str, float]] = {}
+        differences: dict[str, dict[str, list[float]]] = {}
+        tried = {}
         for system, values in rates.items():
-            if dose := _DOSE.fullmatch(system):
-                tried.add(dose[2])
-                by_dose.setdefault(dose[1], {})[_label(dose[2])] = mean_interval(values)
-            else:
-                others[system] = mean_interval(values)
-        if len(tried) > 1:
-            found[name] = Response(
-                [_label(dose) for dose in sorted(tried, key=lambda dose: (_order(dose), dose))], by_dose, others
-            )
+            dose = _DOSE.fullmatch(system)
+            preset, label = (dose[1], _label(dose[2])) if dose else (system.partition("-")[0], system)
+            each = [value - base[seed] for seed, value in sorted(values.items()) if seed in base]
+            if each and (dose or preset == baseline):
+                tried[label] = _order(dose[2]) if dose else -1.0
+                means.setdefault(preset, {})[label] = mean_interval(list(values.values()))[0]
+                differences.setdefault(preset, {})[label] = each
+        if sum(order >= 0 for order in tried.values()) > 1:
+            found[name] = Response(baseline, sorted(tried, key=lambda label: tried[label]), means, differences)
     return found
 
 
 def _order(dose: str) -> float:
-    return {"none": 0.0, "own": 1.0}.get(dose, np.inf) if dose in _READ else float(dose[1:])
+    known = {"none": 0.0, "own": 1.0, "permuted": 1e9, "blank": 2e9}
+    return known[dose] if dose in known else float(dose[1:])
 
 
 def _label(dose: str) -> str:
@@ -67,24 +79,25 @@ def _label(dose: str) -> str:
 
 
 def figure(response: Response) -> "Figure":
-    """CER against the dose, with 95 % intervals over seeds; systems without a dose as lines across."""
+    """Differences from the baseline: each seed, their mean and its 95 % interval."""
     page = drawn(3.2)
     axes = page.subplots()
-    for index, (system, line) in enumerate(response.by_dose.items()):
-        places = [response.doses.index(dose) + 0.06 * (index - len(response.by_dose) / 2) for dose in line]
-        means, halves = np.array(list(line.values())).T
-        style: dict[str, Any] = {"color": COLORS[index % 7], "marker": MARKS[index % 7], "label": system}
-        axes.errorbar(places, means, np.nan_to_num(halves), capsize=3, linestyle="none", **style)
-        ordered = [place for place in np.argsort(places) if list(line)[place] not in _CONTROLS]
-        axes.plot(np.array(places)[ordered], means[ordered], DASHES[index % 7], color=COLORS[index % 7], linewidth=1.2)
-    for index, (system, (mean, half)) in enumerate(response.others.items(), len(response.by_dose)):
-        axes.axhline(mean, color=COLORS[index % 7], linestyle=DASHES[index % 7], linewidth=1.2, label=system)
-        if np.isfinite(half):
-            axes.axhspan(mean - half, mean + half, color=COLORS[index % 7], alpha=0.12, linewidth=0)
+    presets = [preset for preset in response.differences if preset != response.baseline]
+    for index, (preset, by_dose) in enumerate(response.differences.items()):
+        color = COLORS[index % 7]
+        shift = 0.3 * (presets.index(preset) - (len(presets) - 1) / 2) if preset in presets else 0.0
+        for dose, each in by_dose.items():
+            place = response.doses.index(dose) + shift
+            mean, half = mean_interval(each)
+            axes.errorbar(
+                [place], [mean], [half] if len(each) > 1 else None, color=color, capsize=3, marker="_", markersize=12
+            )
+            axes.plot([place + 0.1] * len(each), each, MARKS[index % 7], color=color, markersize=3.5)
+        axes.plot([], [], MARKS[index % 7], color=color, label=preset)
+    axes.axhline(0.0, color="black", linewidth=1)
     axes.set_xticks(range(len(response.doses)), response.doses)
-    axes.set_xlabel("domain text that the teacher has read")
-    axes.set_ylabel("CER %")
-    axes.set_ylim(bottom=0)
+    axes.set_xlabel("what the teacher has read")
+    axes.set_ylabel(f"CER %, less {response.baseline}'s")
     axes.grid(alpha=0.25)
     page.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return page

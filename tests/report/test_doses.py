@@ -42,12 +42,15 @@ RESULTS = [
 
 
 def test_doses_stand_in_their_order() -> None:
-    (name, response), *others = responses(RESULTS).items()
-    assert name == "dev" and not others
-    assert response.doses == ["nothing", "3 times", "10 times", "no characters", "permuted"]
-    assert response.by_dose["gmot"]["10 times"][0] == pytest.approx(4.1) and response.others.keys() == {"ctc"}
-    assert response.by_dose["gmot"]["nothing"][1] > 0
+    (name, response), *others = responses([*RESULTS, result("ctc-long", 2, 62)]).items()
+    assert name == "dev" and not others and response.baseline == "ctc"
+    labels = ["random weights", "3 times", "10 times", "10 times, permuted", "no characters"]
+    assert [" ".join(dose.split()) for dose in response.doses] == ["ctc-long", *labels]
+    assert response.rates["gmot"]["10 times"] == pytest.approx(4.1)
+    assert response.differences["gmot"]["10 times"] == pytest.approx([-5.0, -5.0])  # each seed with its like
+    assert response.differences["ctc"] == {"ctc-long": pytest.approx([6.2 - 9.2])}
     assert responses([result("gmot-x10", 0, 1), result("gmot-t", 0, 2)]) == {}
+    assert responses([each for each in RESULTS if each.system != "ctc"]) == {}
 
 
 def test_the_page_of_a_csv_draws_them(tmp_path: Path) -> None:
