@@ -115,6 +115,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples [10000]")
     parser.add_argument("--write_utterances", type=Path, metavar="FILE", help="errors of every utterance, as CSV")
+    parser.add_argument("--anonymous", action="store_true", help="in that file: numbers for speakers and utterances")
     parser.add_argument("--utterances", type=Path, metavar="FILE", help="such a file, for --csv with --baseline")
     html.add_options(parser)
     return parser
@@ -189,7 +190,7 @@ def from_experiments(args: argparse.Namespace) -> str:
         parts.append(means(rates))
     parts += tested(groups, args)
     if args.write_utterances:
-        write_utterances(args.write_utterances, groups)
+        write_utterances(args.write_utterances, groups, anonymous=args.anonymous)
     if args.errors:
         first = next(iter(exps.values()))[0]
         if (tokens := token_list(first)) is None:
@@ -204,6 +205,8 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(words)
     args.words = ["report", *words]
     html.check(args)
+    if args.anonymous and not args.write_utterances:
+        raise UserError("--anonymous: goes with --write_utterances FILE")
     if args.resamples < 100:
         raise UserError(f"--resamples {args.resamples}: must be at least 100")
     print(from_csv(args) if args.csv else from_experiments(args))

@@ -33,12 +33,13 @@ class Counted:
         return [self.wrong[key] for key in keys]
 
 
-def write_utterances(path: Path, groups: Mapping[tuple[str, str], Sequence[Row]]) -> None:
+def write_utterances(path: Path, groups: Mapping[tuple[str, str], Sequence[Row]], *, anonymous: bool = False) -> None:
     """Write a line for every utterance and a column ``SYSTEM:N`` for each seed of a system, counted from 0.
 
     Args:
         path: the file.
         groups: rows by system and set, one for each seed; see :func:`espnet_gmot.report.tables.group`.
+        anonymous: numbers instead of the names of speakers and utterances: ``s0001-00001``, …
     """
     columns = {f"{system}:{index}": None for (system, _), rows in groups.items() for index in range(len(rows))}
     with replacing(path) as handle:
@@ -48,10 +49,21 @@ def write_utterances(path: Path, groups: Mapping[tuple[str, str], Sequence[Row]]
             here = [(system, rows) for (system, other), rows in groups.items() if other == name]
             lengths = here[0][1][0].lengths
             keys = sorted(lengths)
+            names = _numbers(keys) if anonymous else keys
             found = {f"{system}:{n}": row.errors(keys) for system, rows in here for n, row in enumerate(rows)}
             for place, key in enumerate(keys):
                 counts = {column: errors[place] for column, errors in found.items()}
-                writer.writerow({"set": name, "utterance": key, "characters": lengths[key], **counts})
+                writer.writerow({"set": name, "utterance": names[place], "characters": lengths[key], **counts})
+
+
+def _numbers(keys: Sequence[str]) -> list[str]:
+    """``speaker-utterance`` names as numbers, in their order."""
+    counts: dict[str, int] = {}
+    names = []
+    for speaker in (key.split("-")[0] for key in keys):
+        counts[speaker] = counts.get(speaker, 0) + 1
+        names.append(f"s{list(counts).index(speaker) + 1:04}-{counts[speaker]:05}")
+    return names
 
 
 def read_utterances(path: Path) -> dict[tuple[str, str], list[Counted]]:

@@ -249,13 +249,25 @@ def test_resampling_can_be_repeated_without_the_texts(tmp_path: Path, capsys: py
     assert "今" not in file.read_text()
     found = read_utterances(file)
     assert [sum(each.wrong.values()) for each in (*found["ctc", "test"], *found["gmot", "test"])] == [9, 12, 1, 2]
-    again = ["--csv", str(write_csv(tmp_path / "r.csv")), "--utterances", str(file), "--baseline", "ctc"]
-    main([*again, "--resamples", "1000"])
-    repeated = capsys.readouterr().out
-    for title in ("Standard errors", "Differences"):
-        one, other = (next(part for part in text.split("\n\n") if part.startswith(title)) for text in (told, repeated))
-        columns = [[line.split()[:6] for line in part.splitlines()[3:]] for part in (one, other)]
-        assert columns[0] == columns[1] and len(columns[0]) > 0
+    numbered = tmp_path / "numbered.csv"
+    main(words(tmp_path / "again", "--write_utterances", str(numbered), "--anonymous"))
+    speakers = dict.fromkeys(line.split(",")[1].split("-")[0] for line in file.read_text().splitlines()[1:])
+    names = [line.split(",")[1] for line in numbered.read_text().splitlines()[1:]]
+    assert [*dict.fromkeys(name.split("-")[0] for name in names)] == [f"s{n + 1:04}" for n in range(len(speakers))]
+    assert not any(speaker in numbered.read_text() for speaker in speakers)
+    capsys.readouterr()
+    for errors in (file, numbered):
+        again = ["--csv", str(write_csv(tmp_path / "r.csv")), "--utterances", str(errors), "--baseline", "ctc"]
+        main([*again, "--resamples", "1000"])
+        repeated = capsys.readouterr().out
+        for title in ("Standard errors", "Differences"):
+            one, other = (
+                next(part for part in text.split("\n\n") if part.startswith(title)) for text in (told, repeated)
+            )
+            columns = [[line.split()[:6] for line in part.splitlines()[3:]] for part in (one, other)]
+            assert columns[0] == columns[1] and len(columns[0]) > 0
+    with pytest.raises(UserError, match="--anonymous: goes with --write_utterances"):
+        main([*again, "--anonymous"])
 
 
 def test_errors_by_utterance_of_other_cells_are_refused(tmp_path: Path) -> None:
