@@ -107,6 +107,22 @@ def test_a_checkout_has_asr_sh(tmp_path: Path) -> None:
     assert material.checkout(tmp_path) == Finding("checkout", str(tmp_path))
 
 
+def test_a_recipes_folder_knows_its_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = tmp_path / "espnet/egs2/TEMPLATE/asr1"
+    template.mkdir(parents=True)
+    (template / "asr.sh").touch()
+    for folder in (tmp_path / "espnet/egs2/mine/asr1", tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+        monkeypatch.chdir(folder)
+        (folder / "asr.sh").symlink_to(template / "asr.sh")
+        monkeypatch.delenv("ESPNET_ROOT", raising=False)
+        assert doctor.parser().parse_args([]).espnet_root == tmp_path / "espnet"
+        monkeypatch.setenv("ESPNET_ROOT", "other")
+        assert doctor.parser().parse_args([]).espnet_root == Path("other")
+    (folder / "asr.sh").unlink()
+    assert material.surrounding_checkout() is None
+
+
 def test_a_teacher_is_a_folder_an_archive_or_a_cached_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from espnet_gmot import doctor
 from espnet_gmot.doctor.finding import PIP, REQUIRED, Finding
+from espnet_gmot.doctor.material import surrounding_checkout
 from espnet_gmot.doctor.software import HOME
 
 _ASK = """
@@ -24,7 +25,7 @@ def findings(teacher: str) -> Iterator[Finding]:
     Args:
         teacher: the language model.
     """
-    root = next((path for path in Path.cwd().parents if (path / "egs2/TEMPLATE/asr1/asr.sh").is_file()), None)
+    root = surrounding_checkout()
     yield from doctor.examine(Namespace(full=False, teacher=teacher, espnet_root=root, aishell=None, workdir=Path()))
     if Path("path.sh").is_file() and shutil.which("bash"):
         yield recipe_python()

@@ -77,7 +77,13 @@ def parser() -> argparse.ArgumentParser:
     roots = {name: Path(value) if value else None for name, value in variables.items()}
     result.add_argument("--full", action="store_true", help="also import ESPnet and run the teacher (a minute)")
     result.add_argument("--teacher", metavar="DIR_OR_NAME", help="language model, or folder of dump-teacher")
-    result.add_argument("--espnet_root", type=Path, default=roots["ESPNET_ROOT"], metavar="DIR", help="or ESPNET_ROOT")
+    result.add_argument(
+        "--espnet_root",
+        type=Path,
+        default=roots["ESPNET_ROOT"] or material.surrounding_checkout(),
+        metavar="DIR",
+        help="or ESPNET_ROOT; in a recipe's folder, its checkout",
+    )
     result.add_argument("--aishell", type=Path, default=roots["AISHELL"], metavar="PATH", help="AISHELL-1, or AISHELL")
     result.add_argument("--workdir", type=Path, default=Path("."), metavar="DIR", help="folder whose disk is checked")
     return result

@@ -20,6 +20,12 @@ CHECKOUT = (
 )
 
 
+def surrounding_checkout() -> Path | None:
+    """The checkout in whose egs2/ the current folder lies, or to whose asr.sh a link in it leads; None elsewhere."""
+    places = [*Path.cwd().parents, *(Path("asr.sh").resolve().parents if Path("asr.sh").is_file() else ())]
+    return next((path for path in places if (path / "egs2/TEMPLATE/asr1/asr.sh").is_file()), None)
+
+
 def checkout(root: Path | None) -> Finding:
     """An ESPnet checkout with asr.sh; without one, the recipe command does the same stages.
 
