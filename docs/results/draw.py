@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 from espnet_gmot.report.doses import figure, responses
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.statistics import mean_interval
-from espnet_gmot.report.tables import blocks_of, resampled
+from espnet_gmot.report.tables import blocks_of, probability, resampled
 from espnet_gmot.report.utterances import Counted, read_utterances
 
 HERE = Path(__file__).resolve().parent
@@ -97,7 +97,7 @@ class Experiment:
             return "", ""
         found = resampled(ours, blocks_of(ours[0]), RESAMPLES, theirs)
         value, low, high = (f"{100 * number:+.2f}" for number in (found.value, found.low, found.high))
-        return f"{value} ({low} to {high})", f"{max(found.p_value, 1e-4):.2g}"
+        return f"{value} ({low} to {high})", probability(found.p_value)
 
     def origin(self) -> str:
         """When and with what, in one line."""
@@ -204,7 +204,7 @@ def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
         "dose-origin": dose.origin(),
         "alignment": alignment_table(HERE / "alignment.csv"),
     }
-    response = responses(dose.results, dose.baseline)[dose.last]
+    response = responses(dose.results)[dose.last]
     return blocks, {"dose.png": lambda path: figure(response).savefig(path, dpi=130)}
 
 

@@ -18,6 +18,7 @@ def settle_bad(
     *,
     whole: bool = False,
     more: Mapping[str, str] | None = None,
+    skip: str = "--max_bad",
 ) -> None:
     """List bad utterances in ``folder/bad_utterances`` and say so, or refuse to go on without them.
 
@@ -28,6 +29,7 @@ def settle_bad(
         max_bad: how many may be skipped.
         whole: whether none may be, because error rates are counted on this set.
         more: utterances that the user's other options leave out; they are listed, but not counted.
+        skip: what sets the limit, up to the number.
 
     Raises:
         UserError: there are more than ``max_bad``, or any and the set must be whole, or no good one; names the list,
@@ -48,5 +50,5 @@ def settle_bad(
     if len(bad) == total:
         raise UserError(f"{message}; there is no other")
     if len(bad) > max_bad:
-        raise UserError(f"{message}; mend them, or skip that many by --max_bad {len(bad)}")
+        raise UserError(f"{message}; mend them, or skip that many by {skip} {len(bad)}")
     print(f"{message}; skipped, as --max_bad {max_bad} allows", flush=True)

@@ -5,9 +5,10 @@ becomes part of an id, an ideographic space a token, and half a recording is tra
 """
 
 import argparse
+import io
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,16 +59,21 @@ class DataDir:
 
 
 def misread(path: Path) -> list[str]:
-    """Ids whose lines ESPnet's reader takes otherwise than they should be read; the table may be of any kind.
+    """Ids whose lines ESPnet's reader takes otherwise than they should be read, and ``line N`` for lines it fails at.
 
     Raises:
         UserError: as :func:`espnet_gmot.kaldi.tables.read_table`.
     """
     raw: dict[str, str] = {}
-    for line in path.read_bytes().decode("utf-8", errors="replace").split("\n"):
-        key, *value = line.rstrip().split(maxsplit=1) or [""]  # as espnet2.fileio.read_text does
-        raw[key] = value[0] if value else ""
-    return [key for key, value in _read(path).items() if raw.get(key) != value]
+    odd = []
+    for number, line in enumerate(io.StringIO(path.read_bytes().decode("utf-8", errors="replace"), newline=None), 1):
+        words = line.rstrip().split(maxsplit=1)  # as espnet2.fileio.read_text does
+        if words:
+            raw[words[0]] = words[1] if len(words) > 1 else ""
+        else:
+            odd.append(f"line {number}")
+    table = _read(path)
+    return [*(key for key, value in table.items() if raw.get(key) != value), *(raw.keys() - table.keys()), *odd]
 
 
 def _read(path: Path) -> dict[str, str]:
@@ -94,42 +100,48 @@ def look(folder: Path) -> DataDir:
     if "wav.scp" in tables:
         _, spoilt = each(count_samples, tables["wav.scp"], cores(), f"headers {folder.name}")
         for key, segment in tables.get("segments", {key: key for key in spoilt}).items():
-            if (recording := segment.split()[0] if segment else "") in spoilt:
+            recording = segment.split()[0] if segment else ""
+            if recording in spoilt:
                 found.bad.setdefault(key, spoilt[recording])
+            elif recording not in tables["wav.scp"]:
+                found.bad.setdefault(key, f"is cut out of {recording or 'nothing'}, which wav.scp hasn't")
     return found
 
 
-def check(folders: Iterable[Path], max_bad: int, tidy: bool) -> None:
-    """Check data directories, the first of which is the training set; see the module.
+def check(folders: Sequence[Path], tests: Sequence[Path], max_bad: int, tidy: bool) -> None:
+    """Check data directories; see the module.
 
     Args:
-        folders: the directories.
-        max_bad: so many utterances of each may be left out.
+        folders: sets to train on and to validate on, the training set first.
+        tests: sets that are scored.
+        max_bad: so many utterances of each may be left out, but none of a test set.
         tidy: write the tables anew.
 
     Raises:
         UserError: something isn't fit, and stays as it is; says what would mend it.
     """
-    seen = [look(folder) for folder in folders]
-    for found in seen:
+    seen = {folder: look(folder) for folder in (*folders, *tests)}
+    for folder, found in seen.items():
+        command = f"python3 -m espnet_gmot check-data --tidy {shlex.quote(str(folder))}"
         if found.bad and len(found.bad) <= max_bad and not tidy:
-            raise UserError(f"{found.folder}: --max_bad leaves utterances out of tables that --tidy writes: give both")
-        settle_bad(found.folder, found.bad, found.total, max_bad)
+            raise UserError(f"{folder}: --max_bad leaves utterances out of tables that --tidy writes: give both")
+        settle_bad(folder, found.bad, found.total, max_bad, whole=folder in tests, skip=f"{command} --max_bad")
         if found.misread and not tidy:
             count, name = max((len(keys), name) for name, keys in found.misread.items())
             raise UserError(
-                f"{found.folder / name}: ESPnet misreads {count} of {len(found.tables[name])} lines, the first is "
-                f"{found.misread[name][0]}: byte order marks, invisible characters or unusual spaces; `python3 -m "
-                f"espnet_gmot check-data --tidy {shlex.quote(str(found.folder))}` writes it anew, and keeps {name}.orig"
+                f"{folder / name}: ESPnet misreads {count} of {len(found.tables[name])} lines, the first is "
+                f"{found.misread[name][0]!r}: byte order marks, invisible characters, unusual spaces or empty lines; "
+                f"`{command}` writes it anew, and keeps {name}.orig"
             )
-    sources = {str(found.folder): found.tables["wav.scp"] for found in seen if "wav.scp" in found.tables}
-    refuse_leaks(sources, str(seen[0].folder))
-    for found in seen:
+    if folders:
+        sources = {str(folder): found.tables["wav.scp"] for folder, found in seen.items() if "wav.scp" in found.tables}
+        refuse_leaks(sources, str(folders[0]))
+    for folder, found in seen.items():
         if found.misread or found.bad:
             found.tidy()
         left = found.total - len(found.bad)
         done = f", {sum(map(len, found.misread.values()))} lines mended" if found.misread else ""
-        print(f"{found.folder}: {left} utterances, fit for ESPnet{done}", flush=True)
+        print(f"{folder}: {left} utterances, fit for ESPnet{done}", flush=True)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -137,15 +149,19 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m espnet_gmot check-data",
         description="Check data directories before an asr.sh reads them, which neither cleans nor checks: tables, ids, "
-        "transcripts, the headers of recordings, and whether a set holds recordings of the first one. run.sh does so "
-        "before stages 2 and 3 with --espnet_root; without one, `recipe` does all this by itself.",
+        "transcripts, the headers of recordings, and whether another set holds recordings of the training set. run.sh "
+        "does so before stages 2 and 3 with --espnet_root; without one, `recipe` does all this by itself.",
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="DIR", help="data/train data/dev …, the training set first"
+        "folders", nargs="*", type=Path, metavar="DIR", help="data/train data/dev: the training set first"
     )
+    parser.add_argument("--tests", nargs="+", type=Path, default=[], metavar="DIR", help="sets that are scored")
     parser.add_argument("--tidy", action="store_true", help="write tables anew that ESPnet misreads; NAME.orig is kept")
     parser.add_argument(
-        "--max_bad", type=int, default=0, help="with --tidy: leave out so many bad utterances of each [0]"
+        "--max_bad",
+        type=int,
+        default=0,
+        help="with --tidy: leave out so many bad utterances of each set, but none of --tests [0]",
     )
     return parser
 
@@ -153,6 +169,8 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `python3 -m espnet_gmot check-data`."""
     args = get_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    if not args.folders and not args.tests:
+        raise UserError("which data directories? check-data data/train data/dev --tests data/test")
     with writing():
-        check(args.folders, args.max_bad, args.tidy)
+        check(args.folders, args.tests, args.max_bad, args.tidy)
     return 0

@@ -31,20 +31,18 @@ def find_sclite() -> str | None:
 
 def score(layout: Layout) -> None:
     """Score every decoded set; print and write one result.txt for each unit."""
-    folders = []
     for name in layout.decoded_sets():
-        decoded = layout.asr_exp / layout.inference_tag / name
+        decoded, folders = layout.asr_exp / layout.inference_tag / name, []
         for unit, rate in KINDS.items():
-            if unit == "bpe" and not Path(layout.bpemodel).is_file():
-                continue
-            folders.append(decoded / f"score_{rate}")
-            write_trn(layout, unit, layout.dump / name, decoded, folders[-1])
-    # threads that wait for sclite, one on each core; without it, jiwer takes all cores for one folder
-    with ThreadPoolExecutor(cores() if find_sclite() else 1) as pool:
-        texts = pool.map(partial(score_folder, options=layout.args.score_opts), folders)
-        for folder, text in zip(folders, texts, strict=True):
-            lines = [line for line in text.splitlines() if "SPKR" in line or "Avg" in line][:2]
-            print(f"{folder}/result.txt", *lines, sep="\n", flush=True)
+            if unit != "bpe" or Path(layout.bpemodel).is_file():
+                folders.append(decoded / f"score_{rate}")
+                write_trn(layout, unit, layout.dump / name, decoded, folders[-1])
+        # threads that wait for sclite, one on each core; without it, jiwer takes all cores for one folder
+        with ThreadPoolExecutor(cores() if find_sclite() else 1) as pool:
+            texts = pool.map(partial(score_folder, options=layout.args.score_opts), folders)
+            for folder, text in zip(folders, texts, strict=True):
+                lines = [line for line in text.splitlines() if "SPKR" in line or "Avg" in line][:2]
+                print(f"{folder}/result.txt", *lines, sep="\n", flush=True)
     if Path("local/score.sh").is_file():
         subprocess.run(["local/score.sh", *shlex.split(layout.args.local_score_opts), str(layout.asr_exp)], check=True)
 

@@ -119,7 +119,7 @@ def measure(
         if len(spans) != len(seen.tokens):
             raise UserError(
                 f"--truth: {seen.utterance} has {len(spans)} tokens there, but {len(seen.tokens)} in the plan: "
-                "give a CTM with a line for each"
+                "give a CTM with a line for each, or a --truth_exp with the same units"
             )
         for coupled in seen.couplings:
             place = "" if len(seen.couplings) == 1 else f"@{coupled.place}"
@@ -156,7 +156,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--truth", type=Path, help="CTM with true times, to draw over the plan (demo-corpus: times.ctm)"
     )
     parser.add_argument(
-        "--truth_exp", metavar="EXP", help="instead: the times of this experiment's CTC (the best one that there is)"
+        "--truth_exp",
+        metavar="EXP",
+        help="instead: the times of this experiment's CTC (of the best one; a poor truth: docs/seeing.md)",
     )
     parser.add_argument(
         "--measure",
@@ -207,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
 
     truth = true_spans(args.truth) if args.truth else {}
     if args.truth_exp:
-        peer = Observer(args.truth_exp)
+        peer = Observer(args.truth_exp, teacher=args.teacher)
         truth = spans_by_ctc(peer, observe(peer))
     scores: list[Score] = []
     for exp, model_file in product(args.exp, args.asr_model_file or [None]):

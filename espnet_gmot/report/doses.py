@@ -39,14 +39,15 @@ class Response:
     differences: Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def responses(results: Sequence[Result], baseline: str = "ctc") -> dict[str, Response]:
-    """Dose and response for each set; none where fewer than two doses, or not the baseline, were tried with some seed.
+def responses(results: Sequence[Result]) -> dict[str, Response]:
+    """Dose and response for each set; none where fewer than two doses, or no system without one, were tried.
 
     Args:
-        results: of a comparison.
-        baseline: the system without a teacher.
+        results: of a comparison; the baseline is ``ctc``, else the first system without a dose.
     """
     found = {}
+    without = [result.system for result in results if not _DOSE.fullmatch(result.system)]
+    baseline = "ctc" if "ctc" in without else next(iter(without), "")
     for name in dict.fromkeys(result.set for result in results):
         rates: dict[str, dict[int, float]] = {}
         for result in results:

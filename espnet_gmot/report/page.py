@@ -18,7 +18,7 @@ from espnet_gmot.report.origin import here, origin, parameters_size, training_co
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.statistics import mean_interval
-from espnet_gmot.report.tables import FEWEST_BLOCKS, blocks_of, resampled
+from espnet_gmot.report.tables import FEWEST_BLOCKS, blocks_of, probability, resampled
 from espnet_gmot.report.training_log import TrainingLog, read_training_log
 
 #: What the marks of an error mean; a homophone is a substitution by a character of the same sound and tone.
@@ -133,7 +133,7 @@ class Page:
                 "p",
             ]
             caption = (
-                "Intervals: whole blocks resampled, seeds by Student's t; p: how likely so large a difference from "
+                "Intervals: other speakers (or sentences) and other seeds; p: how likely so large a difference from "
                 f"{base} is by chance alone."
             )
             tables.append(Table(caption, [*head, "characters", "resampled"], rows))
@@ -150,7 +150,7 @@ class Page:
             return [interval, "", "", ""]
         apart = resampled(cells, by, self.resamples, first)
         low, high = _percent(apart.low, "+"), _percent(apart.high, "+")
-        return [interval, _percent(apart.value, "+"), f"{low} to {high}", f"{apart.p_value:.4f}"]
+        return [interval, _percent(apart.value, "+"), f"{low} to {high}", probability(apart.p_value)]
 
     def _sets(self) -> dict[str, dict[str, list[Row]]]:
         """For each set the systems that have it, and their rows, one for each seed."""

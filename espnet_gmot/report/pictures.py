@@ -128,7 +128,7 @@ def doses(results: Sequence[Result]) -> list[Picture]:
         look = (
             "If knowledge is what is transferred, the bars fall from left to right, and the controls at the right, a "
             "teacher who knows as much but says it of other characters and one to which all are alike, are at 0. Dots: "
-            "seeds, each less the baseline's with the same seed; bars: mean and 95 % interval."
+            "seeds, each less the baseline's with the same seed; bars: mean and 95 % t interval over these alone."
         )
         drawn.append(Picture(f"Dose and response, {name}", _safe(doses_figure(response), f"d{len(drawn)}"), alt, look))
     return drawn

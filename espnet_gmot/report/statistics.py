@@ -31,6 +31,9 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     return mean, float(t.ppf((1 + level) / 2, count - 1)) * deviation / math.sqrt(count)
 
 
+_DRAWS = 100_000  # of the distribution of a mean over seeds and blocks
+
+
 @dataclass(frozen=True)
 class Uncertain:
     """A rate, or a difference of two rates, and how sure it is.
@@ -65,11 +68,12 @@ def uncertain(
     Ney (ICASSP 2004) with a speaker for an utterance. Both systems see the same blocks: the difference is paired.
     With one seed, interval and p-value (at least 2 / (resamples + 1)) are those of the resamples.
 
-    Seeds are too few to be drawn (three of one sign would always have that sign): the variance of their mean is added
-    to that of the blocks, and interval and p-value are Student's, with Welch and Satterthwaite's degrees of freedom. As
-    many seeds of both systems are paired, row by row: a seed gives both their first weights and the order of their
-    batches, and what is hard for one is hard for the other. (Chance in single sentences counts in both variances, which
-    is on the safe side.)
+    Seeds are too few to be drawn (three of one sign would always have that sign). The error of the mean is then taken
+    for the sum of Student's variables, one scaled by the blocks' standard error and one by the seeds' (Behrens and
+    Fisher's distribution, by Monte Carlo: p is at least 1e-5): with few seeds a variance may be small by luck, and
+    degrees of freedom computed from it would believe that. As many seeds of both systems are paired, row by row: a seed
+    gives both their first weights and the order of their batches, and what is hard for one is hard for the other. A
+    single seed beside several is taken to vary as they do. (Chance in single sentences counts in both parts.)
 
     Args:
         errors: (S, N) errors of each of S seeds on each of N utterances.
@@ -81,37 +85,49 @@ def uncertain(
         seed: of the resampling.
 
     Raises:
-        ValueError: the shapes don't fit.
+        ValueError: the shapes don't fit, numbers aren't finite, or there are fewer than two blocks.
     """
-    from scipy.stats import t
-
     names = list(dict.fromkeys(blocks))
     place = {name: index for index, name in enumerate(names)}
     member = np.array([place[block] for block in blocks])
-    if errors.ndim != 2 or not errors.shape[1] == len(tokens) == len(member):
-        raise ValueError(f"errors {errors.shape}, tokens {tokens.shape} and {len(member)} blocks don't fit")
+    systems = [errors] if other is None else [errors, other]
+    for each in systems:
+        if each.ndim != 2 or not each.shape[1] == len(tokens) == len(member):
+            raise ValueError(f"errors {each.shape}, tokens {tokens.shape} and {len(member)} blocks don't fit")
+        if not np.isfinite(each).all():
+            raise ValueError("errors must be finite")
+    if (count := len(names)) < 2:
+        raise ValueError(f"{count} blocks: fewer than two don't vary")
     difference = errors.mean(0) if other is None else errors.mean(0) - other.mean(0)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-    sums, sizes = (np.bincount(member, values, len(names)) for values in (difference, tokens))
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), resamples)
+    sums, sizes = (np.bincount(member, values, count) for values in (difference, tokens))
     found = (drawn @ sums) / (drawn @ sizes)
     value = float(difference.sum() / tokens.sum())
-    of_blocks = float(found.var(ddof=1))
-    parts = [each.sum(1) / tokens.sum() for each in (errors, other) if each is not None]
-    if len(parts) == 2 and len(parts[0]) == len(parts[1]):
-        parts = [parts[0] - parts[1]]
-    of_seeds = [(float(part.var(ddof=1)) / len(part), len(part) - 1) for part in parts if len(part) > 1]
-    if not any(variance for variance, _ in of_seeds):
+    of_blocks = float(found.var(ddof=1)) * count / (count - 1)
+    of_seeds = _seed_errors([each.sum(1) / tokens.sum() for each in systems])
+    if not of_seeds:
         low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
         tail = min(np.sum(found <= 0), np.sum(found >= 0))
-        return Uncertain(
-            value, math.sqrt(of_blocks), float(low), float(high), min(1.0, 2 * float(tail + 1) / (resamples + 1))
-        )
-    variances = [(of_blocks, max(1, len(names) - 1)), *of_seeds]
-    whole = math.fsum(variance for variance, _ in variances)
-    freedom = whole**2 / math.fsum(variance**2 / count for variance, count in variances)
-    half = float(t.ppf((1 + level) / 2, freedom)) * math.sqrt(whole)
-    p_value = 2 * float(t.sf(abs(value) / math.sqrt(whole), freedom))
-    return Uncertain(value, math.sqrt(whole), value - half, value + half, p_value)
+        p_value = min(1.0, 2 * float(tail + 1) / (resamples + 1))
+        return Uncertain(value, math.sqrt(of_blocks), float(low), float(high), p_value)
+    parts = [(of_blocks, count - 1), *of_seeds]
+    off = np.abs(sum(math.sqrt(variance) * rng.standard_t(freedom, _DRAWS) for variance, freedom in parts))
+    half = float(np.quantile(off, level))
+    p_value = float(np.sum(off >= abs(value)) + 1) / (_DRAWS + 1)
+    low = value - half if other is not None else max(0.0, value - half)
+    return Uncertain(value, math.sqrt(math.fsum(variance for variance, _ in parts)), low, value + half, p_value)
+
+
+def _seed_errors(rates: Sequence[np.ndarray]) -> list[tuple[float, int]]:
+    """Variance of the mean over seeds and its degrees of freedom, for each sample of seeds; none with one seed each."""
+    if len(rates) == 2 and len(rates[0]) == len(rates[1]):
+        rates = [rates[0] - rates[1]]
+    several = [rate for rate in rates if len(rate) > 1]
+    if len(several) == 1:
+        variance = float(several[0].var(ddof=1))
+        return [(variance * math.fsum(1 / len(rate) for rate in rates), len(several[0]) - 1)]
+    return [(float(rate.var(ddof=1)) / len(rate), len(rate) - 1) for rate in several]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from espnet_gmot.report.utterances import Counted
 
 #: Fewer blocks can't be resampled sensibly.
 FEWEST_BLOCKS = 10
-_SEEDS = "; several seeds add their variance (Student's t); errors by plain edit distance"
+_SEEDS = "; several seeds add their variance; errors by plain edit distance"
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
@@ -119,8 +119,8 @@ def uncertainty(groups: Mapping[tuple[str, str], Sequence[Row | Counted]], block
 def differences(
     groups: Mapping[tuple[str, str], Sequence[Row | Counted]], base: str, blocks: str, resamples: int
 ) -> str:
-    """A table of every system's CER less the baseline's: interval and p-value by resampling, and matched pairs where
-    the sentences are at hand."""
+    """A table of every system's CER less the baseline's: interval and p-value (see :func:`uncertain`), and matched
+    pairs where the sentences are at hand."""
     body = []
     for (system, name), rows in groups.items():
         if system == base:
@@ -130,10 +130,17 @@ def differences(
         # seed by seed, as sclite's users compare two experiments
         pairs = [_matched(ours, other) for ours, other in zip(rows, theirs, strict=False)]
         numbers = (100 * value for value in (found.value, found.low, found.high))
-        body.append((system, name, *(f"{number:+.2f}" for number in numbers), f"{found.p_value:.4f}", ", ".join(pairs)))
+        body.append(
+            (system, name, *(f"{number:+.2f}" for number in numbers), probability(found.p_value), ", ".join(pairs))
+        )
     head = ("system", "set", f"CER % – {base}'s", "95 % from", "to", "p", "p by matched pairs, for each seed")
     title = f"Differences: {resamples} paired bootstrap resamples of {blocks}s{_SEEDS}\n"
     return title + table(head, body, range(2, 6))
+
+
+def probability(value: float) -> str:
+    """A p-value for readers."""
+    return f"{value:.2g}" if value >= 0.0001 else "<0.0001"
 
 
 def _matched(row: Row | Counted, other: Row | Counted) -> str:

@@ -1,5 +1,7 @@
 """check-data: what an asr.sh would misread or train on by halves is named, and mended when told so."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,9 @@ def test_good_folders_stay_as_they_are(folder: Path, capsys: pytest.CaptureFixtu
         ("text", "你好".encode(), "你\u200b好".encode()),
         ("text", "你好".encode(), "你  好".encode()),
         ("wav.scp", b"u0.wav", "u0.wav\ufeff".encode()),
+        ("text", b"s1-u1", "\ufeff\ns1-u1".encode()),
+        ("text", b"s1-u1", b"\ns1-u1"),
+        ("wav.scp", b"s1-u1", b"\r\r\ns1-u1"),
     ],
 )
 def test_what_espnet_misreads_is_named_and_mended(
@@ -66,12 +71,13 @@ def test_what_espnet_misreads_is_named_and_mended(
     spoilt = path.read_bytes()
     assert run() == 1
     said = capsys.readouterr().err
-    assert f"data/train/{table}: ESPnet misreads 1 of 6 lines, the first is s1-u0: " in said
+    assert re.search(
+        rf"data/train/{table}: ESPnet misreads [12] of 6 lines, the first is '(s1-u0|.ufeff|line 2)': ", said
+    )
     assert "check-data --tidy data/train` writes it anew" in said and path.read_bytes() == spoilt
-    assert run("--tidy") == 0 and "6 utterances, fit for ESPnet, 1 lines mended" in capsys.readouterr().out
+    assert run("--tidy") == 0 and "6 utterances, fit for ESPnet, " in capsys.readouterr().out
     assert path.with_name(f"{table}.orig").read_bytes() == spoilt
     assert misread(path) == [] and list(read_table(path)) == KEYS and run() == 0
-    assert new not in path.read_bytes()
 
 
 def test_espnets_own_reader_agrees(folder: Path) -> None:
@@ -81,7 +87,8 @@ def test_espnets_own_reader_agrees(folder: Path) -> None:
     lines = ["\ufeffa 你好", "b\t你好", "c 你\u3000好", "d\u3000你好 ", "e 你好\r", "f  你好", "g 你好\u200b", "h"]
     path.write_bytes(("\n".join(lines) + "\n").encode())
     theirs, ours = read(path), {**read_table(path), "c": "你 好"}
-    assert misread(path) == [key for key in ours if theirs.get(key) != ours[key]] == ["a", "c", "g"]
+    assert misread(path) == [*(key for key in ours if theirs.get(key) != ours[key]), *(theirs.keys() - ours.keys())]
+    assert misread(path) == ["a", "c", "g", "\ufeffa"]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +107,7 @@ def test_bad_utterances_are_listed_and_left_out_only_when_allowed(
     assert run() == 1
     said = capsys.readouterr().err
     assert "1 of 6 utterances can't be used, the first is s1-u3: " in said and reason in said
+    assert "skip that many by python3 -m espnet_gmot check-data --tidy data/train --max_bad 1\n" in said
     assert "s1-u3 " in (folder / "train/bad_utterances").read_text()
     assert run("--max_bad", "1") == 1 and "that --tidy writes: give both" in capsys.readouterr().err
     assert run("--max_bad", "1", "--tidy") == 0
@@ -107,6 +115,16 @@ def test_bad_utterances_are_listed_and_left_out_only_when_allowed(
         assert list(read_table(folder / "train" / table)) == [key for key in KEYS if key != "s1-u3"]
     assert read_table(folder / "train/spk2utt")["s1"].split() == [key for key in KEYS if key != "s1-u3"]
     assert run() == 0
+
+
+def test_test_sets_stay_whole_and_share_with_each_other(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["check-data", "data/dev", "--tests", "data/train", "data/train2", "--tidy", "--max_bad", "9"]
+    shutil.copytree(folder / "train", folder / "train2")
+    assert launcher.main(words) == launcher.main(["check-data", *words[2:]]) == 0
+    (folder / "train/s1-u3.wav").unlink()
+    assert launcher.main(words) == 1 and "a test set must be whole" in capsys.readouterr().err
+    assert len(read_table(folder / "train/text")) == 6
+    assert launcher.main(["check-data"]) == 1 and "which data directories?" in capsys.readouterr().err
 
 
 def test_recordings_of_the_training_set_and_missing_tables(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -123,6 +141,10 @@ def test_segments_cut_utterances_out_of_recordings(folder: Path, capsys: pytest.
     (data / "wav.scp").write_text("r1 data/train/s1-u0.wav\nr2 data/train/s1-u1.wav\n")
     (data / "segments").write_text("".join(f"{key} r{1 + int(key[-1]) % 2} 0 0.05\n" for key in KEYS))
     assert run() == 0
+    good = (data / "segments").read_text()
+    (data / "segments").write_text(good.replace("s1-u2 r1", "s1-u2 r3"))
+    assert run() == 1 and "s1-u2: is cut out of r3, which wav.scp hasn't" in capsys.readouterr().err
+    (data / "segments").write_text(good)
     (data / "s1-u1.wav").unlink()
     assert run() == 1 and "3 of 6 utterances can't be used, the first is s1-u1: " in capsys.readouterr().err
     assert run("--tidy", "--max_bad", "3") == 0

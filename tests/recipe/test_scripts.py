@@ -207,12 +207,14 @@ def test_asr_sh_reads_data_of_ones_own_only_after_a_check(shell: Shell) -> None:
         )
     assert not shell.log.exists()
     sets = ["--train_set", "tr", "--valid_set", "dt", "--test_sets", "a b", "--stop_stage", "3"]
-    shell.run("run.sh", "--espnet_root", "espnet", "--stage", "2", *sets, "--workdir", "w")
+    for stage in ("2", "3"):
+        shell.run("run.sh", "--espnet_root", "espnet", "--stage", stage, *sets, "--workdir", "w")
     shell.run("run.sh", "--espnet_root", "espnet", "--stage", "3", *sets, "--workdir", "w", "--skip_train", "true")
     command = ["-m", "espnet_gmot", "check-data"]
     assert [words for words, *_ in shell.calls()] == [
-        [*command, "data/tr", "data/dt", "data/a", "data/b"],
-        [*command, "data/a", "data/b"],
+        [*command, "data/tr", "data/dt", "--tests", "data/a", "data/b"],
+        [*command, "data/tr_sp", "data/dt", "--tests", "data/a", "data/b"],
+        [*command, "--tests", "data/a", "data/b"],
     ]
 
 

@@ -50,7 +50,9 @@ def test_doses_stand_in_their_order() -> None:
     assert response.differences["gmot"]["10 times"] == pytest.approx([-5.0, -5.0])  # each seed with its like
     assert response.differences["ctc"] == {"ctc-long": pytest.approx([6.2 - 9.2])}
     assert responses([result("gmot-x10", 0, 1), result("gmot-t", 0, 2)]) == {}
-    assert responses([each for each in RESULTS if each.system != "ctc"]) == {}
+    others = [each for each in RESULTS if each.system != "ctc"]
+    assert responses(others) == {}
+    assert responses([*others, result("base", 0, 90)])["dev"].baseline == "base"
 
 
 def test_the_page_of_a_csv_draws_them(tmp_path: Path) -> None:

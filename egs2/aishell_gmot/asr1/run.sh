@@ -230,9 +230,12 @@ if [ -n "${espnet_root}" ]; then
             fail "asr.sh perturbs speed with sox: install it, or run stages 1 to 3 without --espnet_root"
         if [ "${stage}" -ge 2 ]; then # data of the user's own, which asr.sh neither cleans nor checks
             folders=()
-            for name in $([ "${skip_train}" = true ] || echo "${train_set} ${valid_set}") ${test_sets}; do
-                folders+=("data/${name}")
-            done
+            if [ "${skip_train}" != true ]; then
+                folders=("data/${train_set}" "data/${valid_set}")
+                [ "${stage}" -eq 2 ] || folders[0]+=${sp} # what stage 2 made of it
+            fi
+            read -ra scored <<< "${test_sets}"
+            [ ${#scored[@]} -eq 0 ] || folders+=(--tests "${scored[@]/#/data/}")
             python3 -m espnet_gmot check-data "${folders[@]}" || fail "data/ isn't fit for asr.sh, see above"
         fi
     fi
