@@ -34,11 +34,11 @@ def test_both_engines_make_the_same_token_list(checkout: str, tmp_path: Path) ->
     sets = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test", "--nj", "1"]
     said = bash(tmp_path / "shell", "./asr.sh", *sets, "--stage", "3", "--stop_stage", "3")
     assert "Successfully finished" in said and "run.pl: " not in said
-    text = tmp_path / "shell/data/train/text"
+    text = tmp_path / "shell/data/train_sp/text"
     text.write_text(re.sub(r" (\S)", " \\1\u3000", text.read_text(), count=1))
     command = [str(RECIPE / "run.sh"), "--workdir", "shell", *options, "--espnet_root", checkout]
     command += ["--stage", "3", "--stop_stage", "3"]
     said = bash(tmp_path, *command, fails=True)
-    assert "data/train/text: ESPnet misreads 1 of" in said and "Stage 3: " not in said
-    bash(tmp_path / "shell", sys.executable, "-m", "espnet_gmot", "check-data", "--tidy", "data/train")
+    assert "data/train_sp/text: ESPnet misreads 1 of" in said and "Stage 3: " not in said
+    bash(tmp_path / "shell", sys.executable, "-m", "espnet_gmot", "check-data", "--tidy", "data/train_sp")
     bash(tmp_path, *command)
