@@ -32,6 +32,20 @@ import multiprocessing, work
 if __name__ == "__main__":
     multiprocessing.get_context("spawn").Process(target=work.steps).start()
 """
+POOL = """
+import os, time
+def steps(items):
+    with open("pid", "w") as file:
+        file.write(str(os.getpid()))
+    while True:
+        time.sleep(0.1)
+"""
+POOLED = """
+import work
+from espnet_gmot.kaldi.parallel import in_chunks
+if __name__ == "__main__":
+    list(in_chunks(work.steps, {str(n): n for n in range(1000)}, 2, 1))
+"""
 
 
 def wait(true: Callable[[], bool], seconds: float = 60) -> bool:
@@ -41,9 +55,13 @@ def wait(true: Callable[[], bool], seconds: float = 60) -> bool:
     return true()
 
 
-@pytest.mark.parametrize("script", [FORK, SPAWN], ids=["the recipe's fork", "a spawned worker"])
-def test_a_worker_ends_with_its_killed_parent(tmp_path: Path, script: str) -> None:
-    (tmp_path / "work.py").write_text(STEP)
+@pytest.mark.parametrize(
+    ("script", "step"),
+    [(FORK, STEP), (SPAWN, STEP), (POOLED, POOL)],
+    ids=["the recipe's fork", "a spawned worker", "a fork server's worker"],
+)
+def test_a_worker_ends_with_its_killed_parent(tmp_path: Path, script: str, step: str) -> None:
+    (tmp_path / "work.py").write_text(step)
     (tmp_path / "run.py").write_text(script)
     environment = {**os.environ, "PYTHONPATH": f"{Path(launcher.__file__).parents[1]}{os.pathsep}{tmp_path}"}
     parent = subprocess.Popen([sys.executable, "-m", "espnet_gmot", "run.py"], cwd=tmp_path, env=environment)

@@ -117,7 +117,12 @@ def match(corpus: Path, texts: dict[str, str], *, drop_missing: bool = False) ->
 def _recordings(folder: Path) -> dict[str, Path]:
     """Recordings of a split by utterance; macOS's ``._x.wav`` are none."""
     paths = (path for path in folder.glob("*/*") if path.suffix.lower() == ".wav" and not path.name.startswith("."))
-    return {path.stem: path for path in paths}
+    found: dict[str, Path] = {}
+    for path in sorted(paths):
+        if path.stem in found:
+            raise UserError(f"{path}: {found[path.stem]} is the same utterance: remove one of them")
+        found[path.stem] = path
+    return found
 
 
 def find_bad(paths: dict[str, Path], split: str) -> dict[str, str]:

@@ -202,9 +202,10 @@ def _explain(error: Exception, archive: Path, corpus: Path) -> UserError:
         if head.lstrip().startswith(magic):
             return UserError(f"{archive}: {kind}")
     if head.startswith(_COMPRESSED) or head[257:262] == b"ustar":
+        size = archive.stat().st_size
         return UserError(
-            f"{archive}: cut short or damaged, {archive.stat().st_size} bytes are there ({error}); fetch it again, "
-            "then rerun to continue"
+            f"{archive}: cut short or damaged, {size} bytes are there, or no tar in it ({error}); fetch it again, then "
+            "rerun to continue"
         )
     return UserError(f"{archive}: not a tar archive; give {CORPUS}.tgz, or the folder that it was unpacked to")
 

@@ -34,6 +34,18 @@ TRUST = "GMOT_TRUST_PICKLES"
 _PLAIN = [np.float64(0).__reduce__()[0], np.dtype, *(type(np.dtype(kind)) for kind in "fd"), datetime.timedelta]
 
 
+class Damaged(UserError):
+    """A file of a training that can't be read; ``what`` says which and why, without the fix."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        with path.open("rb") as handle:
+            pointer = handle.read(64).startswith(b"version https://git-lfs")
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+        self.what = f"{path}: damaged ({path.stat().st_size} bytes, {why})"
+        fix = "restore it from a copy, or train again in another folder"
+        super().__init__(f"{path}: a Git-LFS pointer, no model: git lfs pull" if pointer else f"{self.what}; {fix}")
+
+
 def guard(module: ModuleType) -> None:
     """Give a module of ESPnet's the careful torch; let its trainer, if it is that module, work alone in its folder.
 
@@ -90,19 +102,13 @@ def load(place: Any, *args: Any, **kwargs: Any) -> Any:
     path = Path(place)
     try:
         states = unpickle(path, *args, **kwargs)
-    except FileNotFoundError as error:
-        raise UserError(missing(path)) from error
-    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
-        if is_whole(path):
+    except Damaged as error:
+        if path.name != CHECKPOINT:
             raise
         backup = path.with_name(BACKUP)
-        size = path.stat().st_size
-        what = f"{path}: damaged ({size} bytes, {type(error).__name__}: {' '.join(str(error).split())[:80]})"
-        if path.name != CHECKPOINT:
-            raise UserError(f"{what}; restore it from a copy, or train again in another folder") from error
         if not is_whole(backup):
-            raise UserError(f"{what}; delete it to train anew, or restore it from a copy") from error
-        logging.warning(f"{what}; going on from the one before it, {backup}")
+            raise UserError(f"{error.what}; delete it to train anew, or restore it from a copy") from error
+        logging.warning(f"{error.what}; going on from the one before it, {backup}")
         states = unpickle(backup, *args, **kwargs)
     if path.name == CHECKPOINT and "reporter" in states and _first_rank():
         finish_epoch(path.parent, states)
@@ -115,7 +121,7 @@ def unpickle(path: Path, *args: Any, **kwargs: Any) -> Any:
     torch before 2.5 can't be told what else is harmless; there the trainer's own checkpoint is read as ESPnet does.
 
     Raises:
-        UserError: the file holds other objects.
+        UserError: there is no such file, it holds other objects, or it is :class:`Damaged`.
     """
     allow = getattr(torch.serialization, "safe_globals", None)
     trusted = os.environ.get(TRUST) == "1" or (allow is None and path.name in (CHECKPOINT, BACKUP))
@@ -128,7 +134,15 @@ def unpickle(path: Path, *args: Any, **kwargs: Any) -> Any:
                     f"{path}: holds {found[1]}, an object that could run any code, and isn't read: save a state_dict "
                     f"of tensors instead, or, if you trust the file, set {TRUST}=1"
                 ) from error
-            raise
+            if is_whole(path):
+                raise
+            raise Damaged(path, error) from error
+        except FileNotFoundError as error:
+            raise UserError(missing(path)) from error
+        except (EOFError, OSError, RuntimeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            if is_whole(path):
+                raise
+            raise Damaged(path, error) from error
 
 
 def missing(path: Path) -> str:

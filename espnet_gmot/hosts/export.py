@@ -23,7 +23,7 @@ import yaml
 
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import working_in
+from espnet_gmot.files import read_mapping, working_in
 from espnet_gmot.hosts import portable, stock
 from espnet_gmot.hosts.checkpoints import unpickle
 from espnet_gmot.hosts.register import register
@@ -117,8 +117,8 @@ def read_config(experiment: Path) -> dict[str, Any]:
     path = experiment / "config.yaml"
     if not path.is_file():
         raise UserError(f"{path}: no such file: give the folder of a trained ESPnet experiment, such as exp/asr_TAG")
-    config = yaml.safe_load(path.read_text(encoding="utf8"))
-    if not isinstance(config, dict) or "model_conf" not in config:
+    config = read_mapping(path)
+    if "model_conf" not in config:
         raise UserError(f"{path}: no configuration of an ESPnet2 ASR experiment: model_conf is missing")
     return config
 

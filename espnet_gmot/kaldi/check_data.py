@@ -8,17 +8,21 @@ import argparse
 import io
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import replacing, writing
-from espnet_gmot.kaldi.bad import settle_bad
+from espnet_gmot.files import replacing, sweep, writing
+from espnet_gmot.kaldi.ark import read_matrix
+from espnet_gmot.kaldi.bad import LIST, settle_bad
 from espnet_gmot.kaldi.leaks import refuse_leaks
 from espnet_gmot.kaldi.parallel import cores, each
 from espnet_gmot.kaldi.tables import UTTERANCE_TABLES, clean_text, read_table, spk2utt, write_table
-from espnet_gmot.kaldi.wav import count_samples
+from espnet_gmot.kaldi.wav import check_header, count_samples, path_of, perturbed_source, read_sound
+
+_BEYOND = 0.5  # seconds that a segment may go on after its recording: who cuts stops there, and rounding makes it so
 
 
 @dataclass
@@ -27,35 +31,55 @@ class DataDir:
 
     Attributes:
         folder: where.
-        tables: values by utterance (or by recording), of each file.
-        misread: ids whose lines ESPnet reads otherwise, of each file that has any.
+        tables: values by utterance of each file; where there are ``segments``, wav.scp's by recording.
+        faults: what ESPnet would misread or refuse, though the tables hold what is needed.
         bad: why utterances can't be used.
     """
 
     folder: Path
     tables: dict[str, dict[str, str]]
-    misread: dict[str, list[str]]
+    faults: list[str]
     bad: dict[str, str]
 
     @property
-    def total(self) -> int:
-        """Number of utterances, with the bad ones."""
-        return len(set().union(*(table for name, table in self.tables.items() if not self.by_recording(name))))
+    def by_utterance(self) -> dict[str, dict[str, str]]:
+        """The tables whose keys are utterances."""
+        cut = "segments" in self.tables
+        return {name: table for name, table in self.tables.items() if not (cut and name == "wav.scp")}
 
-    def by_recording(self, name: str) -> bool:
-        """Whether a table's keys are recordings, out of which ``segments`` cuts utterances."""
-        return "segments" in self.tables and name == "wav.scp"
+    @property
+    def utterances(self) -> set[str]:
+        """All of them, with the bad ones."""
+        return set().union(*self.by_utterance.values())
+
+    def sources(self) -> dict[str, str]:
+        """What is heard in each utterance; of a segment the recording and the times."""
+        wavs = self.tables.get("wav.scp", {})
+        cuts = self.tables.get("segments")
+        if cuts is None:
+            return wavs
+        return {key: f"{wavs.get(value.split()[0], '')} {value}" for key, value in cuts.items() if value}
 
     def tidy(self) -> None:
-        """Write the tables anew, without the bad utterances; what was there stays as ``NAME.orig``."""
+        """Write the tables anew, sorted, without the bad utterances; what was there stays as ``NAME.orig``."""
+        sweep(self.folder)
         for name, table in self.tables.items():
             path = self.folder / name
-            if not (kept := self.folder / f"{name}.orig").exists():
-                with replacing(kept, "wb") as copy:
-                    copy.write(path.read_bytes())
-            drop = () if self.by_recording(name) else self.bad
+            _keep(path)
+            drop = self.bad if name in self.by_utterance else ()
             write_table(path, {key: value for key, value in table.items() if key not in drop})
         write_table(self.folder / "spk2utt", spk2utt(read_table(self.folder / "utt2spk")))
+
+
+def _keep(path: Path) -> None:
+    """Give a table's content a second name, another one for each content."""
+    content, number = path.read_bytes(), 1
+    while (kept := path.with_name(f"{path.name}.orig{number if number > 1 else ''}")).exists():
+        if kept.read_bytes() == content:
+            return
+        number += 1
+    with replacing(kept, "wb") as copy:
+        copy.write(content)
 
 
 def misread(path: Path) -> list[str]:
@@ -82,7 +106,7 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def look(folder: Path) -> DataDir:
-    """Read a data directory and the headers of its recordings.
+    """Read a data directory, and what it names.
 
     Raises:
         UserError: a table can't be read, or utt2spk, text, or wav.scp and feats.scp are absent.
@@ -92,20 +116,67 @@ def look(folder: Path) -> DataDir:
         if not any(name in names for name in needed):
             raise UserError(f"{folder}/{needed[0]}: no such file; give a data directory of Kaldi's form")
     tables = {name: _read(folder / name) for name in names}
-    found = DataDir(folder, tables, {name: odd for name in names if (odd := misread(folder / name))}, {})
-    for key in set().union(*(table for name, table in tables.items() if not found.by_recording(name))):
-        lacking = [name for name, table in tables.items() if not found.by_recording(name) and key not in table]
-        if lacking:
+    found = DataDir(folder, tables, list(_faults(folder, tables)), {})
+    for key in found.utterances:
+        if lacking := [name for name, table in found.by_utterance.items() if key not in table]:
             found.bad[key] = f"has no line in {', '.join(lacking)}"
-    if "wav.scp" in tables:
-        _, spoilt = each(count_samples, tables["wav.scp"], cores(), f"headers {folder.name}")
-        for key, segment in tables.get("segments", {key: key for key in spoilt}).items():
-            recording = segment.split()[0] if segment else ""
-            if recording in spoilt:
-                found.bad.setdefault(key, spoilt[recording])
-            elif recording not in tables["wav.scp"]:
-                found.bad.setdefault(key, f"is cut out of {recording or 'nothing'}, which wav.scp hasn't")
+        elif len(tables["utt2spk"][key].split()) != 1:
+            found.bad[key] = "has no one speaker in utt2spk; where none is known, give the utterance's id"
+    if "wav.scp" not in tables:
+        found.bad |= each(_features, tables["feats.scp"], cores(), f"features {folder.name}")[1] | found.bad
+        return found
+    lengths, spoilt = each(_seconds, tables["wav.scp"], cores(), f"recordings {folder.name}")
+    if "segments" in tables:
+        spoilt = dict(_bad_cuts(tables["segments"], lengths, spoilt))
+    found.bad |= spoilt | found.bad
     return found
+
+
+def _faults(folder: Path, tables: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    for name, table in tables.items():
+        keys = list(table)
+        if odd := misread(folder / name):
+            yield (
+                f"{folder / name}: ESPnet misreads {len(odd)} of {len(keys)} lines, the first is {odd[0]!r}: byte "
+                "order marks, invisible characters, unusual spaces or empty lines"
+            )
+        elif late := next((key for before, key in pairwise(keys) if key < before), None):
+            yield f"{folder / name}: not sorted as Kaldi wants it, the first late line is {late}'s"
+    path = folder / "spk2utt"
+    if not path.is_file() or read_table(path) != spk2utt(tables["utt2spk"]):
+        yield f"{path}: {'other than utt2spk says' if path.is_file() else 'no such file'}"
+
+
+def _features(entry: str) -> None:
+    read_matrix(entry)
+
+
+def _seconds(source: str) -> float:
+    """How long a recording is; a wav's header tells whether it is whole, anything else has to be read."""
+    path = path_of(source)
+    if path is not None and (header := check_header(path)) is not None:
+        perturbed = perturbed_source(source)
+        return count_samples(path) / header.rate / (perturbed[1] if perturbed else 1.0)
+    sound = read_sound(source)
+    return len(sound.samples) / sound.rate
+
+
+def _bad_cuts(
+    segments: Mapping[str, str], lengths: Mapping[str, float], spoilt: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    for key, cut in segments.items():
+        recording, *times = cut.split() or [""]
+        try:
+            start, end = map(float, times)
+        except ValueError:
+            yield key, f"segments has {cut!r}, not `recording start end`"
+            continue
+        if recording in spoilt:
+            yield key, spoilt[recording]
+        elif recording not in lengths:
+            yield key, f"is cut out of {recording}, which wav.scp hasn't"
+        elif not 0 <= start < (end if end != -1 else lengths[recording]) <= lengths[recording] + _BEYOND:
+            yield key, f"is cut from {start:g} to {end:g} s out of {recording}, which has {lengths[recording]:.2f} s"
 
 
 def check(folders: Sequence[Path], tests: Sequence[Path], max_bad: int, tidy: bool) -> None:
@@ -120,28 +191,43 @@ def check(folders: Sequence[Path], tests: Sequence[Path], max_bad: int, tidy: bo
     Raises:
         UserError: something isn't fit, and stays as it is; says what would mend it.
     """
-    seen = {folder: look(folder) for folder in (*folders, *tests)}
+    seen = {folder: look(folder) for folder in dict.fromkeys((*folders, *tests))}
     for folder, found in seen.items():
         command = f"python3 -m espnet_gmot check-data --tidy {shlex.quote(str(folder))}"
         if found.bad and len(found.bad) <= max_bad and not tidy:
             raise UserError(f"{folder}: --max_bad leaves utterances out of tables that --tidy writes: give both")
-        settle_bad(folder, found.bad, found.total, max_bad, whole=folder in tests, skip=f"{command} --max_bad")
-        if found.misread and not tidy:
-            count, name = max((len(keys), name) for name, keys in found.misread.items())
-            raise UserError(
-                f"{folder / name}: ESPnet misreads {count} of {len(found.tables[name])} lines, the first is "
-                f"{found.misread[name][0]!r}: byte order marks, invisible characters, unusual spaces or empty lines; "
-                f"`{command}` writes it anew, and keeps {name}.orig"
+        if found.bad:
+            gone = _listed(folder / LIST, found.utterances)
+            settle_bad(
+                folder,
+                found.bad,
+                len(found.utterances),
+                max_bad,
+                whole=folder in tests,
+                more=gone,
+                skip=f"{command} --max_bad",
             )
+        if found.faults and not tidy:
+            more = f" (and {len(found.faults) - 1} more such)" if len(found.faults) > 1 else ""
+            raise UserError(f"{found.faults[0]}{more}; `{command}` writes the tables anew, and keeps NAME.orig")
     if folders:
-        sources = {str(folder): found.tables["wav.scp"] for folder, found in seen.items() if "wav.scp" in found.tables}
-        refuse_leaks(sources, str(folders[0]))
+        refuse_leaks({str(folder): found.sources() for folder, found in seen.items()}, str(folders[0]))
     for folder, found in seen.items():
-        if found.misread or found.bad:
+        if found.faults or found.bad:
             found.tidy()
-        left = found.total - len(found.bad)
-        done = f", {sum(map(len, found.misread.values()))} lines mended" if found.misread else ""
-        print(f"{folder}: {left} utterances, fit for ESPnet{done}", flush=True)
+        left = len(found.utterances) - len(found.bad)
+        print(f"{folder}: {left} utterances, fit for ESPnet{', mended' * bool(found.faults)}", flush=True)
+
+
+def _listed(path: Path, there: set[str]) -> dict[str, str]:
+    """Utterances that were left out before, and why."""
+    return {key: why for key, why in (read_table(path) if path.is_file() else {}).items() if key not in there}
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number")
+    return int(text)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -149,8 +235,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m espnet_gmot check-data",
         description="Check data directories before an asr.sh reads them, which neither cleans nor checks: tables, ids, "
-        "transcripts, the headers of recordings, and whether another set holds recordings of the training set. run.sh "
-        "does so before stages 2 and 3 with --espnet_root; without one, `recipe` does all this by itself.",
+        "transcripts, recordings (a wav by its header, anything else whole: commands in wav.scp are run, as stage 3 "
+        "runs them), and whether another set holds recordings of the training set. run.sh does so before stages 2 and "
+        "3 with --espnet_root; without one, `recipe` does all this by itself.",
     )
     parser.add_argument(
         "folders", nargs="*", type=Path, metavar="DIR", help="data/train data/dev: the training set first"
@@ -159,7 +246,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tidy", action="store_true", help="write tables anew that ESPnet misreads; NAME.orig is kept")
     parser.add_argument(
         "--max_bad",
-        type=int,
+        type=_limit,
         default=0,
         help="with --tidy: leave out so many bad utterances of each set, but none of --tests [0]",
     )

@@ -12,6 +12,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.orphan import end_with
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -24,6 +25,14 @@ LIGHT = 20_000
 def cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers(processes: int) -> ProcessPoolExecutor:
+    """Processes that need none of what this one has open, and end when it ends, however it does."""
+    # "fork" would copy whatever the parent has open, and hang where it has threads
+    return ProcessPoolExecutor(
+        processes, mp_context=get_context("forkserver"), initializer=end_with, initargs=(os.getpid(),)
+    )
 
 
 def each(
@@ -75,8 +84,7 @@ def in_chunks(
     if processes <= 1 or len(table) <= alone:
         yield from map(work, chunks)
         return
-    # "fork" would copy whatever the parent has open, and hang where it has threads
-    with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
+    with workers(processes) as pool:
         try:
             yield from pool.map(work, chunks)
         except BrokenProcessPool as error:

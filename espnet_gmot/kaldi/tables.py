@@ -12,9 +12,11 @@ from espnet_gmot.files import write_text
 _LOG = logging.getLogger(__name__)
 # White space, and byte order marks and zero-width spaces that concatenating files leaves at their joints.
 _ENDS = re.compile(r"^[\s\ufeff\u200b]+|[\s\ufeff\u200b]+$")
-# Control characters, soft hyphens, zero-width spaces, word joiners, marks of direction and of byte order.
+# Control characters, soft hyphens, zero-width spaces, word joiners, marks of direction and of byte order, fillers of
+# Hangul, selectors of variants, tags, marks of annotations.
 _INVISIBLE = re.compile(
-    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
 _UNUSUAL_SPACE = re.compile(r"[^\S \t]")
 UTTERANCE_TABLES = ("wav.scp", "text", "utt2spk", "feats.scp", "utt2uniq", "utt2num_samples", "feats_shape", "utt2lang")
@@ -27,13 +29,18 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     A byte order mark is ignored; lines end at \\n or \\r\\n only, since other separators may lie within a text.
 
     Raises:
-        UserError: the file is missing or not UTF-8.
+        UserError: the file is missing, not UTF-8, or has carriage returns within lines.
     """
     path = Path(path)
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
                 if line := _ENDS.sub("", line):
+                    if "\r" in line:
+                        end = f"tr '\\r' '\\n' < {shlex.quote(str(path))} > NEW"
+                        raise UserError(
+                            f"{path}:{number}: carriage returns within the line; end lines anew, e.g. {end}"
+                        )
                     yield number, line
     except UnicodeDecodeError as error:
         with path.open("rb") as handle:
@@ -61,8 +68,12 @@ def read_table(path: str | Path) -> dict[str, str]:
     table: dict[str, str] = {}
     lines: dict[str, int] = {}
     for number, line in read_lines(path):
-        key, *value = line.split(maxsplit=1)
-        key = _INVISIBLE.sub("", key)
+        word, *value = line.split(maxsplit=1)
+        key = _INVISIBLE.sub("", word)
+        if not key:
+            if not value:
+                continue  # what an editor of another system leaves at the end
+            raise UserError(f"{path}:{number}: the id {word!r} is nothing but invisible characters: give it a name")
         if key in table:
             raise UserError(f"{path}:{number}: {key} is already on line {lines[key]}; keep one line for each utterance")
         table[key], lines[key] = value[0] if value else "", number
@@ -86,6 +97,13 @@ def read_transcripts(path: str | Path, *, allow_empty: bool = False) -> dict[str
     """
     raw = read_table(path)
     texts = {key: clean_text(text) for key, text in raw.items()}
+    if lost := [key for key, text in raw.items() if "\ufffd" in text]:
+        _LOG.warning(
+            "%s: %d transcripts hold U+FFFD, which stands for what somebody's reader couldn't decode, the first is %s",
+            path,
+            len(lost),
+            lost[0],
+        )
     if odd := [key for key, text in raw.items() if _INVISIBLE.search(text) or _UNUSUAL_SPACE.search(text)]:
         _LOG.warning(
             "%s: %d transcripts held invisible characters or unusual spaces, the first is %s: cleaned",
@@ -137,18 +155,24 @@ def read_data_dir(directory: str | Path) -> dict[str, dict[str, str]]:
         For each file name of :data:`UTTERANCE_TABLES` that is there, values by utterance.
 
     Raises:
-        UserError: utt2spk is absent, or there are ``segments`` (which asr.sh's engine can cut, not this one).
+        UserError: utt2spk is absent or lacks a speaker, or there are ``segments`` (which asr.sh's engine can cut, not
+            this one).
     """
     directory = Path(directory)
     if (directory / "segments").exists():
         raise UserError(f"{directory}/segments: cutting recordings needs asr.sh; give --espnet_root")
     if not (directory / "utt2spk").is_file():
         raise UserError(f"{directory}/utt2spk: no such file; run the earlier stages first")
-    return {
+    tables = {
         name: read_transcripts(path, allow_empty=True) if name == "text" else read_table(path)
         for name in UTTERANCE_TABLES
         if (path := directory / name).is_file()
     }
+    if alone := [key for key, speaker in tables["utt2spk"].items() if len(speaker.split()) != 1]:
+        raise UserError(
+            f"{directory}/utt2spk: {alone[0]} has no one speaker; where none is known, give the utterance's id"
+        )
+    return tables
 
 
 def write_data_dir(directory: str | Path, tables: Mapping[str, Mapping[str, str]], *, common: bool = True) -> int:

@@ -22,6 +22,7 @@ from espnet_gmot.kaldi.riff import MAGIC, Header, mended, read_header
 from espnet_gmot.kaldi.tables import read_table
 
 _SOX = re.compile(r"sox (?P<path>.*) -t wav - speed (?P<factor>[0-9.]+) \|")
+_OGG_PAGE = 65307  # bytes, at most
 _IN_ARK = re.compile(r"(?P<ark>.*):(?P<offset>[0-9]+)")
 
 
@@ -174,6 +175,7 @@ def read_sound(source: str) -> Sound:
         stream, header = _whole(_entry(found["ark"], int(found["offset"]), source), source)
     elif (header := check_header(source)) is not None and not header.plain:
         stream = io.BytesIO(mended(Path(source).read_bytes(), header))
+    _check_ogg(stream, source)
     samples, rate, subtype = _decode(stream, source)
     if perturbed:
         samples = change_speed(samples, rate, perturbed[1])
@@ -222,6 +224,23 @@ def _whole(data: bytes, source: str) -> tuple[IO[bytes], Header | None]:
     """Audio that isn't a file of its own, ready for libsndfile, and its header if it is a wav."""
     header = read_header(io.BytesIO(data), len(data), source)
     return io.BytesIO(data if header is None or header.plain else mended(data, header)), header
+
+
+def _check_ogg(stream: str | IO[bytes], source: str) -> None:
+    """libsndfile reads an Ogg file (Vorbis, Opus) that was cut short without a word; but its last page says it is one.
+
+    Raises:
+        UserError: the last page isn't whole, or not marked as the stream's end (RFC 3533, section 6).
+    """
+    with open(stream, "rb") if isinstance(stream, str) else contextlib.nullcontext(stream) as handle:
+        if handle.read(4) == b"OggS":
+            size = handle.seek(0, io.SEEK_END)
+            handle.seek(max(0, size - _OGG_PAGE))
+            page = (tail := handle.read())[tail.rfind(b"OggS") :]
+            lacing = page[27 : 27 + page[26]] if len(page) > 26 else b""
+            if len(page) < 27 or len(page) != 27 + page[26] + sum(lacing) or not page[5] & 4:
+                raise UserError(f"{source}: truncated, its last page isn't the end of an Ogg stream; restore it")
+        handle.seek(0)
 
 
 def _decode(stream: str | IO[bytes], source: str) -> tuple[np.ndarray, int, str]:

@@ -1,9 +1,10 @@
 """Stage 3 for ``feats_type raw``: every wav.scp entry becomes an audio file or an archive entry of one format."""
 
+import hashlib
+import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from tqdm import tqdm
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.kaldi.bad import LIST
+from espnet_gmot.kaldi.parallel import workers
 from espnet_gmot.kaldi.tables import read_table, split_table
 from espnet_gmot.kaldi.wav import path_of, read_sound
 from espnet_gmot.marks import digest_of, is_complete, set_complete
 
+_LONGEST = 200  # bytes; file systems end at 255, with the suffix
 VERSION = "2"
 """Part of the fingerprint; raise it when the output changes."""
 
@@ -44,6 +47,8 @@ def format_wav_scp(
     parts = [target / "logs" / f"wav.{index}.scp" for index in range(1, nj + 1)]
     split_table(source, parts)
     folders = [target / "data" / f"format.{index}" for index in range(1, nj + 1)]
+    for left in (target / "data").glob("format.*.new*"):  # by runs that were killed
+        shutil.rmtree(left, ignore_errors=True)
     todo = [
         (part, folder)
         for part, folder in zip(parts, folders, strict=True)
@@ -54,8 +59,7 @@ def format_wav_scp(
             for part, folder in todo:
                 bar.update(format_part(part, folder, audio_format, fs))
         else:
-            # "fork" would copy whatever the parent has open; these workers need numpy and soundfile only
-            with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
+            with workers(processes) as pool:
                 jobs = [pool.submit(format_part, part, folder, audio_format, fs) for part, folder in todo]
                 try:
                     for job in as_completed(jobs):
@@ -79,17 +83,25 @@ def part_digest(part: Path, audio_format: str, fs: int) -> str:
 
 
 def format_part(part: Path, folder: Path, audio_format: str, fs: int) -> int:
-    """Format one part's entries into ``folder`` and mark it; return how many there are."""
+    """Format one part's entries into ``folder`` and mark it; return how many there are.
+
+    The folder is made under a name of this process's own and takes its place when it is whole: a process whose run was
+    killed may still write for a moment.
+    """
     entries = read_table(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    new = folder.with_name(f"{folder.name}.new{os.getpid()}")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
     writer = _write_archive if audio_format.endswith(".ark") else _write_files
     bad: dict[str, str] = {}
-    lengths = writer(entries, folder, audio_format, fs, bad)
-    write_text(folder / "utt2num_samples", "".join(f"{key} {length}\n" for key, length in lengths.items()))
-    write_text(folder / LIST, "".join(f"{key} {' '.join(reason.split())}\n" for key, reason in bad.items()))
+    lengths = writer(entries, new, audio_format, fs, bad)
+    write_text(new / "wav.scp", (new / "wav.scp").read_text(encoding="utf-8").replace(f"{new}/", f"{folder}/"))
+    write_text(new / "utt2num_samples", "".join(f"{key} {length}\n" for key, length in lengths.items()))
+    write_text(new / LIST, "".join(f"{key} {' '.join(reason.split())}\n" for key, reason in bad.items()))
     if not any(entries[key].endswith("|") for key in bad):  # whether a command gives something else now, nobody knows
-        set_complete(folder, part_digest(part, audio_format, fs))
+        set_complete(new, part_digest(part, audio_format, fs))
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
     return len(entries)
 
 
@@ -99,8 +111,10 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def file_name(key: str) -> str:
-    """An utterance id as the name of a file: without slashes, not hidden, and different for different ids."""
+    """An utterance id as the name of a file: without slashes, not hidden, not too long, different for different ids."""
     name = key.replace("%", "%25").replace("/", "%2F")
+    if len(name.encode()) > _LONGEST:
+        name = f"{name[:32]}%{hashlib.sha256(name.encode()).hexdigest()}"
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 

@@ -21,6 +21,8 @@ def format_set(layout: Layout, name: str, processes: int) -> None:
     args = layout.args
     source, target = Path("data") / name, layout.formatted(name)
     tables = read_data_dir(source)
+    if "text" not in tables:
+        raise UserError(f"{source}/text: no such file; training needs transcripts, and so does scoring")
     if args.feats_type == "raw":
         fs = sampling_rate(args.fs, "--fs")
         read_wav_scp(source / "wav.scp")  # names what is wrong with it
@@ -33,7 +35,7 @@ def format_set(layout: Layout, name: str, processes: int) -> None:
         write_text(target / "feats_dim", f"{width}\n")
     everyone = set().union(*tables.values())
     for key in sorted(everyone - bad.keys()):
-        if lacking := [name for name, table in tables.items() if key not in table]:
+        if lacking := [name for name, table in (tables | made).items() if key not in table]:
             bad[key] = f"has no line in {source}/{', '.join(lacking)}"
     settle_bad(target, bad, len(everyone), args.max_bad, whole=layout.is_scored(name))
     good = {name: {key: table[key] for key in table.keys() - bad.keys()} for name, table in (tables | made).items()}

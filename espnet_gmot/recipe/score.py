@@ -77,7 +77,9 @@ def write_trn_file(
     What sclite takes for its own signs is written in full-width forms: braces (alternatives, or a crash), a lone ``@``
     (nothing), ``;;`` and ``**`` (comments); parentheses in ids become square brackets.
     """
-    table = {key: (f"{speakers[key]}-{key}", texts[key]) for key in sorted(texts)}
+    table = {key: (f"{speakers[key]}-{key}".translate(_PARENTHESES), texts[key]) for key in sorted(texts)}
+    if len({name for name, _ in table.values()}) < len(table):
+        raise UserError(f"{path}: two ids are alike once their parentheses are brackets: rename one of them")
     write_text(path, "".join(in_chunks(partial(_trn_lines, tokenize), table, cores(), LIGHT)))
 
 
@@ -85,7 +87,7 @@ def _trn_lines(tokenize: Callable[[str], list[str]], items: list[tuple[str, tupl
     lines = []
     for _, (name, text) in items:
         words = " ".join("＠" if token == "@" else token.translate(_SIGNS) for token in tokenize(text))
-        lines.append(f"{words}\t({name.translate(_PARENTHESES)})\n")
+        lines.append(f"{words}\t({name})\n")
     return "".join(lines)
 
 

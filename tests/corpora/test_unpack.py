@@ -107,10 +107,11 @@ def zipped() -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (tgz(FILES)[:-2000], r"cut short or damaged, \d+ bytes are there .*fetch it again, then rerun to continue"),
+        (tgz(FILES)[:-2000], r"cut short or damaged, \d+ bytes are there, .*fetch it again, then rerun to continue"),
         (tgz(FILES)[:1000], r"cut short or damaged, 1000 bytes"),
         (dotted(FILES)[:9000], r"cut short or damaged, 9000 bytes"),
         (dotted(FILES, lzma.compress)[:2000], r"cut short or damaged, 2000 bytes"),
+        (gzip.compress(b"no tar"), r"cut short or damaged, 26 bytes are there, or no tar in it"),
         (zipped(), r"a zip archive; unzip it and give the folder"),
         (b"<html>not found</html>", r"a web page, not an archive; fetch it again"),
         (b"7z\xbc\xaf\x27\x1c", r"a 7z archive"),

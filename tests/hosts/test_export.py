@@ -218,3 +218,23 @@ def test_a_model_that_stock_espnet_lacks_is_packed_with_a_warning(
     assert "whoever unpacks this zip needs the plugin" in capsys.readouterr().err
     (experiment / "config.yaml").write_text(yaml.safe_dump({**config, "model": "espnet"}))
     assert pack([*words, "--outpath", "x.zip"]) is False and pack(["tts"]) is False
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (b"", r"damaged \(0 bytes"),
+        (b"PK\x03\x04 cut", r"damaged \(8 bytes"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git-LFS pointer, no model: git lfs pull"),
+        (b"\x80\x04\x95 no pickle", r"damaged \(13 bytes"),
+    ],
+)
+def test_a_model_that_cannot_be_read_is_named(tmp_path: Path, spoilt: bytes, message: str) -> None:
+    from espnet_gmot.hosts.export import read_config, read_state
+
+    (tmp_path / "1epoch.pth").write_bytes(spoilt)
+    with pytest.raises(UserError, match=rf"1epoch\.pth: {message}"):
+        read_state(tmp_path / "1epoch.pth")
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(UserError, match=r"config\.yaml: no YAML"):
+        read_config(tmp_path)

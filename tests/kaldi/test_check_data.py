@@ -27,7 +27,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             soundfile.write(data / f"{key}.wav", 0.1 * rng.standard_normal(1600), 16000)
         for table, value in (("wav.scp", "data/{0}/{1}.wav"), ("text", "你好"), ("utt2spk", "{1:.2}")):
             (data / table).write_text("".join(f"{key} {value.format(name, key)}\n" for key in keys), "utf8")
+        speakers = dict.fromkeys(key[:2] for key in keys)
+        (data / "spk2utt").write_text("".join(f"{s} {' '.join(k for k in keys if k[:2] == s)}\n" for s in speakers))
     return tmp_path / "data"
+
+
+ALL = ["text", "utt2spk", "wav.scp"]
 
 
 def run(*words: str) -> int:
@@ -74,9 +79,12 @@ def test_what_espnet_misreads_is_named_and_mended(
     assert re.search(
         rf"data/train/{table}: ESPnet misreads [12] of 6 lines, the first is '(s1-u0|.ufeff|line 2)': ", said
     )
-    assert "check-data --tidy data/train` writes it anew" in said and path.read_bytes() == spoilt
-    assert run("--tidy") == 0 and "6 utterances, fit for ESPnet, " in capsys.readouterr().out
+    assert "check-data --tidy data/train` writes the tables anew" in said and path.read_bytes() == spoilt
+    assert run("--tidy") == 0 and "6 utterances, fit for ESPnet, mended\n" in capsys.readouterr().out
     assert path.with_name(f"{table}.orig").read_bytes() == spoilt
+    spoil(path, b"s1-u5", b"\xe2\x80\x8bs1-u5")  # and once more: each content is kept
+    again = path.read_bytes()
+    assert run("--tidy") == 0 and path.with_name(f"{table}.orig2").read_bytes() == again
     assert misread(path) == [] and list(read_table(path)) == KEYS and run() == 0
 
 
@@ -144,8 +152,78 @@ def test_segments_cut_utterances_out_of_recordings(folder: Path, capsys: pytest.
     good = (data / "segments").read_text()
     (data / "segments").write_text(good.replace("s1-u2 r1", "s1-u2 r3"))
     assert run() == 1 and "s1-u2: is cut out of r3, which wav.scp hasn't" in capsys.readouterr().err
+    for wrong in ("s1-u2 r1 0", "s1-u2 r1 0.06 0.05", "s1-u2 r1 0 9", "s1-u2 r1 a b", "s1-u2 r1 nan 0.05"):
+        (data / "segments").write_text(good.replace("s1-u2 r1 0 0.05", wrong))
+        assert run() == 1 and "the first is s1-u2: " in capsys.readouterr().err
+    (data / "segments").write_text(good.replace("s1-u2 r1 0 0.05", "s1-u2 r1 0.05 -1"))  # to the end
+    assert run() == 0
     (data / "segments").write_text(good)
     (data / "s1-u1.wav").unlink()
     assert run() == 1 and "3 of 6 utterances can't be used, the first is s1-u1: " in capsys.readouterr().err
     assert run("--tidy", "--max_bad", "3") == 0
     assert list(read_table(data / "segments")) == KEYS[::2] and list(read_table(data / "wav.scp")) == ["r1", "r2"]
+
+
+def test_segments_of_one_recording_may_be_in_two_sets(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    times = {"train": "0 0.05", "dev": "0.05 0.1"}
+    for name, keys in (("train", KEYS), ("dev", ["s2-v0"])):
+        (folder / name / "wav.scp").write_text("r1 data/train/s1-u0.wav\n")
+        (folder / name / "segments").write_text("".join(f"{key} r1 {times[name]}\n" for key in keys))
+    assert run() == 0
+    (folder / "dev/segments").write_text("s2-v0 r1 0 0.05\n")
+    assert run() == 1 and "are also in data/train" in capsys.readouterr().err
+
+
+def test_kaldi_wants_sorted_tables_and_all_of_them(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    data = folder / "train"
+    good = {name: (data / name).read_bytes() for name in (*ALL, "spk2utt")}
+    lines = good["text"].splitlines(True)
+    (data / "text").write_bytes(b"".join(lines[::-1]))
+    assert run() == 1 and "data/train/text: not sorted as Kaldi wants it" in capsys.readouterr().err
+    for content in (None, b"s1 s1-u0\n"):
+        (data / "spk2utt").unlink()
+        if content:
+            (data / "spk2utt").write_bytes(content)
+        (data / "text").write_bytes(good["text"])
+        said = "other than utt2spk says" if content else "no such file"
+        assert run() == 1 and f"data/train/spk2utt: {said}" in capsys.readouterr().err
+        assert run("--tidy") == 0 and {name: (data / name).read_bytes() for name in good} == good
+    (data / "utt2spk").write_bytes(good["utt2spk"].replace(b"s1-u3 s1", b"s1-u3"))
+    assert run() == 1 and "s1-u3: has no one speaker in utt2spk" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["flac", "ogg", "mp3"])
+def test_recordings_without_a_telling_header_are_read(folder: Path, capsys: pytest.CaptureFixture, form: str) -> None:
+    data, path = folder / "train", folder / f"train/long.{form}"
+    soundfile.write(path, 0.1 * np.random.default_rng(1).standard_normal(160000), 16000)
+    spoil(data / "wav.scp", b"data/train/s1-u2.wav", f"data/train/long.{form}".encode())
+    assert run() == 0
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    capsys.readouterr()
+    assert run() == 1 and "the first is s1-u2: " in capsys.readouterr().err
+
+
+def test_what_commands_give_is_read(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    scp = folder / "train/wav.scp"
+    spoil(scp, b"data/train/s1-u2.wav", b"cat data/train/s1-u2.wav |")
+    assert run() == 0
+    spoil(scp, b"cat data/train/s1-u2.wav |", b"head -c 900 data/train/s1-u2.wav |")
+    assert run() == 1 and "the first is s1-u2: " in capsys.readouterr().err
+
+
+def test_what_was_left_out_before_stays_listed(folder: Path) -> None:
+    (folder / "train/bad_utterances").write_text("s1-u9 cut\n")
+    assert run() == 0 and (folder / "train/bad_utterances").read_text() == "s1-u9 cut\n"
+    (folder / "train/s1-u3.wav").unlink()
+    assert run("--tidy", "--max_bad", "1") == run() == 0
+    assert list(read_table(folder / "train/bad_utterances")) == ["s1-u3", "s1-u9"]
+
+
+def test_features_alone_are_read(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    kaldiio = pytest.importorskip("kaldiio")
+    data = folder / "train"
+    kaldiio.save_ark(str(data / "f.ark"), {key: np.ones((3, 2), "f") for key in KEYS}, scp=str(data / "feats.scp"))
+    (data / "wav.scp").unlink()
+    assert run() == 0
+    (data / "f.ark").write_bytes((data / "f.ark").read_bytes()[:-4])
+    assert run() == 1 and "the first is s1-u5: " in capsys.readouterr().err

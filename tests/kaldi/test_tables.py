@@ -47,6 +47,7 @@ SAME = {
 }
 ODD = ["\u3000", "\u2028", "\u2029", "\x85", "\xa0", "\u2003", "\u202f", "\x0b", "\x1c"]
 INVISIBLE = ["\u200b", "\ufeff", "\u2060", "\u200e", "\xad", "\x00", "\x7f"]
+INVISIBLE += ["\ufe0f", "\u034f", "\u3164", "\ufff9", "\U000e0041", "\U000e0100"]
 
 
 @pytest.fixture
@@ -266,3 +267,26 @@ def test_words_in_latin_letters_stay_apart(transcript: Path, caplog: pytest.LogC
     assert texts == {"a": "我用iphone六plus", "b": "hello world你好", "c": "今天很好", "d": "他说“好”"}
     assert "1 transcripts held invisible characters or unusual spaces, the first is c" in caplog.text
     assert "1 transcripts hold Latin words or numbers side by side, the first is b: a space stays" in caplog.text
+
+
+def test_lines_of_nothing_visible_and_ids_of_nothing_visible(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("u1 今天\n\x1a\n\u200e\n\u2060\u2060\n", encoding="utf8")
+    assert read_table(path) == {"u1": "今天"}
+    path.write_text("u1 今天\n\u2060 天气\n", encoding="utf8")
+    with pytest.raises(UserError, match=r"text:2: the id '.u2060' is nothing but invisible characters"):
+        read_table(path)
+
+
+def test_lines_that_end_in_carriage_returns_alone(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes("u1 今天\ru2 天气\r".encode())
+    with pytest.raises(UserError, match=r"text:1: carriage returns within the line; .* tr '\\r' '\\n' < "):
+        read_table(path)
+
+
+def test_what_nobody_could_decode_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "text"
+    path.write_text("u1 今天\nu2 今\ufffd天\n", encoding="utf8")
+    assert read_transcripts(path)["u2"] == "今\ufffd天"
+    assert "1 transcripts hold U+FFFD" in caplog.text and "the first is u2" in caplog.text

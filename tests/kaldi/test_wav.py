@@ -250,3 +250,18 @@ def test_bad_rates(rate: str) -> None:
     assert (sampling_rate("16k", "--fs"), sampling_rate("22050", "--fs")) == (16000, 22050)
     with pytest.raises(UserError, match=f"--fs: '{rate}' is no sampling rate"):
         sampling_rate(rate, "--fs")
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_file_that_was_cut_is_named(place: Path, subtype: str) -> None:
+    """libsndfile reads what there is of it."""
+    path = place / "a.ogg"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(96000), 48000, format="OGG", subtype=subtype)
+    whole = path.read_bytes()
+    assert len(read_sound(str(path)).samples) == 96000
+    for cut in (len(whole) // 2, len(whole) - 1, whole.rfind(b"OggS")):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(UserError, match=r"a\.ogg: truncated|a\.ogg: no readable audio"):
+            read_sound(str(path))
+        with pytest.raises(UserError, match=r"truncated|no readable audio"):
+            read_sound(f"cat {path} |")

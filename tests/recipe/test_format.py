@@ -260,3 +260,41 @@ def test_full_disk_is_explained() -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "out/x")
     with pytest.raises(OSError, match="Bad file"), writing():
         raise OSError(errno.EBADF, "Bad file descriptor")
+
+
+def test_what_a_killed_run_goes_on_writing_is_nobodys(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that outlives its run for a moment writes into a folder of its own; a rerun starts without it."""
+    Path("u1.wav").write_bytes(wav_bytes("一二"))
+    write_table("wav.scp", {"u1": "u1.wav"})
+    left = Path("out/data/format.1.new1")
+    left.mkdir(parents=True)
+    (left / "wav.scp").write_text("u1 nowhere.flac\n")
+    made, _ = format_wav_scp("wav.scp", "out", audio_format="flac", fs=16000, nj=1, processes=1)
+    assert made["wav.scp"] == {"u1": "out/data/format.1/u1.flac"} and Path(made["wav.scp"]["u1"]).is_file()
+    assert [path.name for path in Path("out/data").iterdir()] == ["format.1"]
+    ark, _ = format_wav_scp("wav.scp", "ark", audio_format="flac.ark", fs=16000, nj=1, processes=1)
+    assert ark["wav.scp"]["u1"].startswith("ark/data/format.1/data_wav.ark:")
+    assert len(kaldiio.load_mat(ark["wav.scp"]["u1"])[1]) == 4800
+
+
+def test_ids_that_are_too_long_for_a_file(place: Path) -> None:
+    Path("u.wav").write_bytes(wav_bytes("一二"))
+    keys = ["x" * 300, "x" * 299 + "y", "一" * 90]
+    write_table("wav.scp", dict.fromkeys(keys, "u.wav"))
+    made, bad = format_wav_scp("wav.scp", "out", audio_format="flac", fs=16000, nj=1, processes=1)
+    assert sorted(made["wav.scp"]) == sorted(keys) and not bad and len(set(made["wav.scp"].values())) == 3
+
+
+def test_a_set_without_transcripts_or_speakers_is_named(place: Path) -> None:
+    Path("u.wav").write_bytes(wav_bytes("一二"))
+    write_set("train", {"u": "一二"}, **{"wav.scp": {"u": "u.wav"}})
+    plan = layout("--audio_format", "flac")
+    text = Path("data/train/text")
+    kept = text.read_bytes()
+    text.unlink()
+    with pytest.raises(UserError, match=r"data/train/text: no such file; training needs transcripts"):
+        formatting.format_set(plan, "train", 1)
+    text.write_bytes(kept)
+    Path("data/train/utt2spk").write_text("u\n")
+    with pytest.raises(UserError, match=r"data/train/utt2spk: u has no one speaker"):
+        formatting.format_set(plan, "train", 1)
