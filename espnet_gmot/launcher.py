@@ -16,6 +16,7 @@ from espnet_gmot.fields import closest
 from espnet_gmot.files import disk_full
 from espnet_gmot.hosts.register import register
 from espnet_gmot.orphan import end_with_parent
+from espnet_gmot.words import refuse_dashes
 
 # At import, not in main(): the workers that ESPnet spawns import this module and call nothing of it (see __main__.py)
 register()
@@ -142,6 +143,7 @@ def main(argv: list[str] | None = None) -> int:
         if name not in COMMANDS:
             print(f"espnet_gmot: unknown command '{name}'{closest(name, tuple(COMMANDS))}", file=sys.stderr)
             return 2
+        refuse_dashes(argv[1:])
         return importlib.import_module(COMMANDS[name][0]).main(argv[1:]) or 0
     except ModuleNotFoundError as error:
         if name not in COMMANDS or (error.name or "espnet_gmot").startswith("espnet_gmot"):

@@ -1,8 +1,21 @@
 """Options that hold options, such as ``--asr_args "--max_epoch 10"``."""
 
 import shlex
+from collections.abc import Iterable
 
 from espnet_gmot.errors import UserError
+
+
+def refuse_dashes(words: Iterable[str]) -> None:
+    """Refuse ``--option=--``, of which argparse makes an empty list before Python 3.13.
+
+    Raises:
+        UserError: naming the option.
+    """
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option.startswith("--") and equals and value == "--":
+            raise UserError(f"{word}: two dashes alone are no value: give another to {option}")
 
 
 def split_words(option: str, text: str) -> list[str]:

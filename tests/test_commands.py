@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from espnet_gmot import launcher
 from espnet_gmot.launcher import COMMANDS
 from espnet_gmot.recipe.options import get_parser
 
@@ -71,3 +72,10 @@ def test_a_misspelt_option_is_found() -> None:
     [(program, given)] = uses(line)
     assert program == "dump-teacher" and given == ["--model", "--txet"]
     assert "--model" in options(program) and "--txet" not in options(program)
+
+
+def test_two_dashes_alone_are_no_value(capsys: pytest.CaptureFixture) -> None:
+    """argparse would hand an empty list to the command."""
+    for command in COMMANDS:
+        assert launcher.main([command, "--out=--"]) == 1
+        assert "--out=--: two dashes alone are no value" in capsys.readouterr().err

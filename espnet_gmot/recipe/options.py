@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.kaldi.wav import sampling_rate
-from espnet_gmot.words import split_words
+from espnet_gmot.words import refuse_dashes, split_words
 
 # name, default, help; a default of True or False makes a true/false option, an int a whole number
 _OPTIONS: tuple[tuple[str, str | int | bool, str], ...] = (
@@ -201,7 +201,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if "-h" in argv or "--help" in argv:
         parser.print_help()
         raise SystemExit(0)
-    args = parser.parse_args([f"--{name}={value}" for name, value in _pairs(argv)])
+    words = [f"--{name}={value}" for name, value in _pairs(argv)]
+    refuse_dashes(words)
+    args = parser.parse_args(words)
     for name, default in _ASR_SH_ONLY.items():
         if getattr(args, name) != default:
             if "ngram" in name:

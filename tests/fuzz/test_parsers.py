@@ -142,6 +142,7 @@ FOUND: list[tuple[str, bytes]] = [
     ("experiment's tokens", b"A"),
     ("experiment's tokens", b"\x00"),
     ("options of recipe", b"--asr_args\n'x"),
+    ("options of recipe", b"--stage\n1\n--asr_args\n--"),
     ("training log", LOG.replace("loss=3.5", "loss=3.3.5").encode()),
     ("training log", LOG.replace("02:41:01", "99:41:01").encode()),
     ("training log", LOG.replace("total_count=12", "total_count=nan").encode()),
