@@ -29,6 +29,14 @@ PAGES = (ROOT / "docs/results.md", ROOT / "README.md")
 RESAMPLES = 10_000
 DOSES = ("none", "own", "x3", "x10", "x30", "permuted", "blank")
 
+SPEECH = {
+    "ctc": "CTC",
+    "gmot-t": "GM-OT (gmot-t)",
+    "blank": "the same, to whose teacher all characters are alike",
+    "gmot": "GM-OT without the prior of the order (gmot)",
+}
+"""Systems that were tried on real speech."""
+
 
 class Experiment:
     """A comparison's numbers.
@@ -67,7 +75,7 @@ class Experiment:
         for system in self.systems():
             cells = [labels.get(system, system), str(len(self.rates(system, self.parts[0])))]
             cells += [_mean(self.rates(system, part)) for part in self.parts]
-            interval, p_value = self._tested(system)
+            interval, p_value = self.tested(system)
             each = ", ".join(f"{value:+.1f}" for value in self.differences(system)) if interval else ""
             cells += [interval, each, p_value]
             lines.append("| " + " | ".join(cells) + " |")
@@ -79,7 +87,7 @@ class Experiment:
         for system, label in systems.items():
             rates = self.rates(system, self.last)
             mean = f"{sum(rates) / len(rates):.1f} ({', '.join(f'{rate:.1f}' for rate in rates)})"
-            lines.append(f"| {label} | {mean} | {' | '.join(self._tested(system))} |")
+            lines.append(f"| {label} | {mean} | {' | '.join(self.tested(system))} |")
         return "\n".join(lines)
 
     def differences(self, system: str) -> list[float]:
@@ -90,7 +98,7 @@ class Experiment:
         )
         return [each[seed] - base[seed] for seed in sorted(each.keys() & base.keys())]
 
-    def _tested(self, system: str) -> tuple[str, str]:
+    def tested(self, system: str) -> tuple[str, str]:
         """Difference from the baseline on the last set with its interval, and the p-value; see `uncertain`."""
         ours, theirs = (self.utterances.get((name, self.last)) for name in (system, self.baseline))
         if system == self.baseline or not ours or not theirs:
@@ -112,6 +120,14 @@ class Experiment:
             f"{last.versions}; {last.hardware}. Errors counted by {last.counted_by}; "
             f"intervals and p-values of differences: seeds in pairs, {blocks}s resampled."
         )
+
+
+def knowledge() -> str:
+    """Real speech: the teacher against itself without characters."""
+    control = Experiment("cv", "blank")
+    difference, p_value = control.tested("gmot-t")
+    each = ", ".join(f"{value:+.1f}" for value in control.differences("gmot-t"))
+    return f"The teacher less the one without characters, on {control.last}: {difference}, each {each}; p {p_value}."
 
 
 def _mean(rates: list[float]) -> str:
@@ -177,7 +193,7 @@ def main() -> None:
 
 def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
     """What stands between the marks, by name, and how each picture is drawn."""
-    dose = Experiment("dose")
+    dose, speech = Experiment("dose"), Experiment("cv")
     read = {
         "none": "random weights",
         "own": "has read the transcripts",
@@ -203,6 +219,11 @@ def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
         ),
         "dose-origin": dose.origin(),
         "alignment": alignment_table(HERE / "alignment.csv"),
+        "cv": speech.table(SPEECH),
+        "cv-front": speech.front({name: label for name, label in SPEECH.items() if speech.rates(name, speech.last)}),
+        "cv-knowledge": knowledge(),
+        "cv-origin": speech.origin(),
+        "cv-alignment": alignment_table(HERE / "cv_alignment.csv"),
     }
     response = responses(dose.results)[dose.last]
     return blocks, {"dose.png": lambda path: figure(response).savefig(path, dpi=130)}
