@@ -105,6 +105,8 @@ def fault(folder: Path, kind: Kind = TEACHER, *, weights: bool = True, part: boo
         with path.open("rb") as handle:
             if handle.read(len(_LFS)) == _LFS:
                 return f"{path.name} is an LFS pointer, not the file itself", f"git -C {folder} lfs pull"
+        if path.suffix == ".safetensors" and not _is_whole(path):
+            return f"{path.name} is damaged or cut short ({path.stat().st_size} bytes)", "download the model again"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
@@ -117,6 +119,21 @@ def fault(folder: Path, kind: Kind = TEACHER, *, weights: bool = True, part: boo
             f"take a model of an architecture that transformers itself knows, such as {kind.example}",
         )
     return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a safetensors file is as long as the places of its tensors say."""
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        if not 2 <= length <= size - 8:
+            return False
+        try:
+            places = json.loads(handle.read(length))
+            end = max((entry["data_offsets"][1] for key, entry in places.items() if key != "__metadata__"), default=0)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return False
+    return size == 8 + length + end
 
 
 def _names_code(folder: Path) -> bool:

@@ -129,8 +129,11 @@ def test_a_teacher_is_a_folder_an_archive_or_a_cached_name(tmp_path: Path) -> No
         "lacks weights (model.safetensors or pytorch_model.bin) and a vocabulary"
         in material.teacher(str(tmp_path)).detail
     )
-    (tmp_path / "model.safetensors").touch()
     (tmp_path / "vocab.txt").touch()
+    (tmp_path / "model.safetensors").touch()
+    found = material.teacher(str(tmp_path))
+    assert found.status == "missing" and "model.safetensors is damaged or cut short (0 bytes)" in found.detail
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     assert material.teacher(str(tmp_path)).status == "ok"
     (tmp_path / "vocab.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     found = material.teacher(str(tmp_path))

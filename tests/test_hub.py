@@ -60,6 +60,13 @@ def test_a_pointer_of_git_lfs_is_named(model: tuple, name: str) -> None:
     assert_refused(model, rf"{name} is an LFS pointer, not the file itself; git -C .*model lfs pull")
 
 
+@pytest.mark.parametrize("left", [0, 5, 100, -1])
+def test_weights_that_were_cut_are_named(model: tuple, left: int) -> None:
+    path = model[1] / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:left])
+    assert_refused(model, rf"model.safetensors is damaged or cut short \({path.stat().st_size} bytes\)")
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_an_adapter_has_to_be_merged_first(model: tuple, alone: bool) -> None:
     if alone:

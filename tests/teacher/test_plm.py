@@ -153,7 +153,7 @@ def damaged(source: Path, target: Path, damage: str) -> Path:
         ("config.json", "lacks config.json; download"),
         ("model.safetensors", r"lacks weights \(model.safetensors"),
         ("tokenizer.json", "lacks a vocabulary"),
-        ("truncated", "AutoModel cannot load the folder"),
+        ("truncated", "model.safetensors is damaged or cut short"),
         ("json", r"config\.json is no JSON \(.*\); download"),
         ("depth", "32 tensors are missing from the weights"),
     ],
