@@ -240,9 +240,11 @@ def test_text_models_and_broken_folders_are_refused(tmp_path: Path) -> None:
         HFSpeechFrontend(str(tmp_path / "bert"))
     folder = Path(tiny("hubert", tmp_path / "hubert"))
     weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:2000])
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:2000])
     with pytest.raises(UserError, match=r"speech model .*: model.safetensors is damaged or cut short \(2000 bytes\)"):
         HFSpeechFrontend(str(folder))
+    weights.write_bytes(whole)
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(UserError, match=r"speech model .*: the folder lacks preprocessor_config\.json"):
         HFSpeechFrontend(str(folder))
