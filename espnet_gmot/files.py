@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.orphan import runs
 
 
 def disk_full(error: BaseException | None, place: object = None) -> UserError | None:
@@ -109,21 +110,8 @@ def sweep(folder: Path) -> None:
     """Remove what processes of this machine left when they were killed."""
     for path in folder.rglob(".*.tmp"):
         host, _, process = path.name[: -len(".tmp")].rpartition("-")
-        if host.endswith(f".{os.uname().nodename}") and process.isdigit() and not _runs(int(process)):
+        if host.endswith(f".{os.uname().nodename}") and process.isdigit() and not runs(int(process)):
             path.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    try:  # dead, but not fetched yet by its parent: init may take its time
-        return Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
-    except (OSError, IndexError):
-        return True  # no /proc
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.fields import closest
 from espnet_gmot.files import disk_full
 from espnet_gmot.hosts.register import register
-from espnet_gmot.orphan import end_with_parent
+from espnet_gmot.orphan import end_with
 from espnet_gmot.words import refuse_dashes
 
 # At import, not in main(): the workers that ESPnet spawns import this module and call nothing of it (see __main__.py)
@@ -163,6 +163,6 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__mp_main__":
     # a worker that ESPnet spawned, one for each GPU, or that a launched script spawned
-    end_with_parent()
+    end_with(os.getppid())
     if _SCRIPT in os.environ:  # it needs what the script defines, as under plain Python
         globals().update(runpy.run_path(os.environ[_SCRIPT], run_name="__mp_main__"))

@@ -4,22 +4,14 @@ import os
 import select
 import threading
 import time
-
-
-def end_with_parent(seconds: float = 1.0) -> None:
-    """End this process soon after its parent, however that one ends.
-
-    Args:
-        seconds: how often to look.
-    """
-    threading.Thread(target=_watch, args=(os.getppid(), seconds), daemon=True).start()
+from pathlib import Path
 
 
 def end_with(process: int) -> None:
-    """End this process as soon as another one is gone, which needn't be its parent: a fork server's workers have that.
+    """End this process as soon as another one is gone, however that one ends.
 
     Args:
-        process: number of the other one, on this machine.
+        process: number of the other one, on this machine: a parent, or the owner of a fork server that has workers.
     """
     threading.Thread(target=_wait, args=(process,), daemon=True).start()
 
@@ -30,24 +22,22 @@ def _wait(process: int) -> None:
     except ProcessLookupError:
         os._exit(1)
     except (AttributeError, OSError):
-        while _there(process):
+        while runs(process):
             time.sleep(1.0)
     else:
         select.select([handle], [], [])
     os._exit(1)
 
 
-def _there(process: int) -> bool:
+def runs(process: int) -> bool:
+    """Whether there is a process of this number on this machine that isn't dead yet."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return True
-
-
-def _watch(parent: int, seconds: float) -> None:
-    while os.getppid() == parent:  # an orphan is adopted by another process
-        time.sleep(seconds)
-    os._exit(1)
+    try:  # dead, but not fetched yet by its parent: init may take its time
+        return Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return True  # no /proc

@@ -27,7 +27,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import disk_full
 from espnet_gmot.kaldi.parallel import cores
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
-from espnet_gmot.orphan import end_with_parent
+from espnet_gmot.orphan import end_with
 from espnet_gmot.version import __version__
 
 _ERROR = "espnet_gmot: error: "
@@ -262,7 +262,7 @@ def _fork(job: Job, descriptor: int, threads: int) -> BaseProcess:
 
 
 def _child(job: Job, descriptor: int, threads: int) -> None:
-    end_with_parent()
+    end_with(os.getppid())
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
