@@ -7,7 +7,6 @@ writes. What docs/results.md and the README show between `<!-- results: NAME -->
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 from espnet_gmot.report.doses import figure, responses
+from espnet_gmot.report.measure import Score, read_scores
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import blocks_of, probability, resampled
@@ -139,18 +139,17 @@ def _mean(rates: list[float]) -> str:
 
 def alignment_table(path: Path) -> str:
     """Errors of token times, one line for each teacher and way to align, seeds averaged."""
-    found: dict[tuple[str, str], list[dict[str, str]]] = {}
-    with path.open(encoding="utf8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            system = re.sub(r"^.*asr_|_seed\d+$", "", row["experiment"])
-            found.setdefault((system, row["aligner"]), []).append(row)
+    found: dict[tuple[str, str], list[Score]] = {}
+    for score in read_scores(path):
+        system = re.sub(r"^.*asr_|_seed\d+$", "", score.experiment)
+        found.setdefault((system, score.aligner), []).append(score)
     head = ["model", "aligned by", "seeds", "error, ms", "along the path, ms", "mass in the true span, %"]
-    lines_ = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for (system, aligner), rows in found.items():
-        errors, paths, inside = ([float(row[key]) for row in rows] for key in ("error_ms", "path_ms", "inside"))
-        cells = [system, aligner, str(len(rows)), _range(errors), _range(paths), _range([100 * x for x in inside])]
-        lines_.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines_)
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for (system, aligner), scores in found.items():
+        cells = [system, aligner, str(len(scores))]
+        cells += [_range([score.error_ms for score in scores]), _range([score.path_ms for score in scores])]
+        lines.append("| " + " | ".join([*cells, _range([100 * score.inside for score in scores])]) + " |")
+    return "\n".join(lines)
 
 
 def _range(values: list[float]) -> str:

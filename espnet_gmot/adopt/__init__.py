@@ -82,9 +82,9 @@ def main(argv: list[str] | None = None) -> int:
     options = _options(args, recipe)
     config = GMOTConfig.from_dict(options)
     texts = [read_transcripts(folder / "text") for folder in (recipe.train, recipe.valid)]
-    for name, folder in (("train", recipe.train), ("valid", recipe.valid)):
+    for name, folder, table in zip(("train", "valid"), (recipe.train, recipe.valid), texts, strict=True):
         _say(name, f"{folder}: {count_lines(folder / 'text')} utterances")
-        if odd := misread(folder / "text"):
+        if odd := misread(folder / "text", table):
             _say(
                 "note",
                 f"{folder}/text: {len(odd)} transcripts hold invisible characters or unusual spaces, the first is "

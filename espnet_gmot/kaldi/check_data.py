@@ -20,7 +20,7 @@ from espnet_gmot.kaldi.bad import LIST, settle_bad
 from espnet_gmot.kaldi.leaks import refuse_leaks
 from espnet_gmot.kaldi.parallel import cores, each
 from espnet_gmot.kaldi.tables import UTTERANCE_TABLES, clean_text, read_table, spk2utt, write_table
-from espnet_gmot.kaldi.wav import check_header, count_samples, path_of, perturbed_source, read_sound
+from espnet_gmot.kaldi.wav import measure_seconds
 
 _BEYOND = 0.5  # seconds that a segment may go on after its recording: who cuts stops there, and rounding makes it so
 
@@ -82,11 +82,12 @@ def _keep(path: Path) -> None:
         copy.write(content)
 
 
-def misread(path: Path) -> list[str]:
+def misread(path: Path, table: Mapping[str, str]) -> list[str]:
     """Ids whose lines ESPnet's reader takes otherwise than they should be read, and ``line N`` for lines it fails at.
 
-    Raises:
-        UserError: as :func:`espnet_gmot.kaldi.tables.read_table`.
+    Args:
+        path: the file.
+        table: what it should be read as.
     """
     raw: dict[str, str] = {}
     odd = []
@@ -96,7 +97,6 @@ def misread(path: Path) -> list[str]:
             raw[words[0]] = words[1] if len(words) > 1 else ""
         else:
             odd.append(f"line {number}")
-    table = _read(path)
     return [*(key for key, value in table.items() if raw.get(key) != value), *(raw.keys() - table.keys()), *odd]
 
 
@@ -125,7 +125,7 @@ def look(folder: Path) -> DataDir:
     if "wav.scp" not in tables:
         found.bad |= each(_features, tables["feats.scp"], cores(), f"features {folder.name}")[1] | found.bad
         return found
-    lengths, spoilt = each(_seconds, tables["wav.scp"], cores(), f"recordings {folder.name}")
+    lengths, spoilt = each(measure_seconds, tables["wav.scp"], cores(), f"recordings {folder.name}")
     if "segments" in tables:
         spoilt = dict(_bad_cuts(tables["segments"], lengths, spoilt))
     found.bad |= spoilt | found.bad
@@ -135,7 +135,7 @@ def look(folder: Path) -> DataDir:
 def _faults(folder: Path, tables: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     for name, table in tables.items():
         keys = list(table)
-        if odd := misread(folder / name):
+        if odd := misread(folder / name, table):
             yield (
                 f"{folder / name}: ESPnet misreads {len(odd)} of {len(keys)} lines, the first is {odd[0]!r}: byte "
                 "order marks, invisible characters, unusual spaces or empty lines"
@@ -149,16 +149,6 @@ def _faults(folder: Path, tables: Mapping[str, Mapping[str, str]]) -> Iterator[s
 
 def _features(entry: str) -> None:
     read_matrix(entry)
-
-
-def _seconds(source: str) -> float:
-    """How long a recording is; a wav's header tells whether it is whole, anything else has to be read."""
-    path = path_of(source)
-    if path is not None and (header := check_header(path)) is not None:
-        perturbed = perturbed_source(source)
-        return count_samples(path) / header.rate / (perturbed[1] if perturbed else 1.0)
-    sound = read_sound(source)
-    return len(sound.samples) / sound.rate
 
 
 def _bad_cuts(

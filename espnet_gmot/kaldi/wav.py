@@ -96,10 +96,27 @@ def count_samples(source: str) -> int:
     """
     if path_of(source) != source:
         return 0
-    header = check_header(source)
-    frames = _info(source) if header is None or header.plain else header.frames
+    return _frames(source, check_header(source))
+
+
+def measure_seconds(source: str) -> float:
+    """How long a recording is; a wav's header tells whether it is whole, anything else has to be read.
+
+    Raises:
+        UserError: see :func:`count_samples` and :func:`read_sound`.
+    """
+    path = path_of(source)
+    if path is not None and (header := check_header(path)) is not None:
+        perturbed = perturbed_source(source)
+        return _frames(path, header) / header.rate / (perturbed[1] if perturbed else 1.0)
+    sound = read_sound(source)
+    return len(sound.samples) / sound.rate
+
+
+def _frames(path: str, header: Header | None) -> int:
+    frames = _info(path) if header is None or header.plain else header.frames
     if frames == 0:
-        raise UserError(f"{source}: holds no samples; restore the file")
+        raise UserError(f"{path}: holds no samples; restore the file")
     return frames
 
 

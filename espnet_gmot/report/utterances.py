@@ -1,6 +1,7 @@
 """Errors of every utterance as a CSV file: what resampling needs to be repeated, without anybody's words."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +59,12 @@ def write_utterances(path: Path, groups: Mapping[tuple[str, str], Sequence[Row]]
 
 def _numbers(keys: Sequence[str]) -> list[str]:
     """``speaker-utterance`` names as numbers, in their order."""
-    counts: dict[str, int] = {}
+    numbers: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     names = []
     for speaker in (key.split("-")[0] for key in keys):
-        counts[speaker] = counts.get(speaker, 0) + 1
-        names.append(f"s{list(counts).index(speaker) + 1:04}-{counts[speaker]:05}")
+        counts[speaker] += 1
+        names.append(f"s{numbers.setdefault(speaker, len(numbers) + 1):04}-{counts[speaker]:05}")
     return names
 
 
