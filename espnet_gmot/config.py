@@ -47,7 +47,8 @@ class GMOTConfig:
     pool: int = option(1, "frames averaged into one node of the acoustic graph", within=(1, 64), unit="frames")
     frame_weights: str = option(
         "uniform",
-        "how much each frame counts: all alike, or blank for 1 - p(blank) of the CTC head, detached",
+        "how much each frame counts, for the marginals and for the time that a prior counts: all alike, or blank for "
+        "1 - p(blank) of the CTC head, detached",
         choices=("uniform", "blank"),
     )
     feature_edges: float = option(

@@ -166,10 +166,16 @@ class GMOTLoss(torch.nn.Module):
         prior = None
         if config.prior == "order":
             prior = order_prior(
-                *sizes, lambda1=config.order_lambda1, lambda2=config.order_lambda2, delta=config.order_delta
+                *sizes,
+                lambda1=config.order_lambda1,
+                lambda2=config.order_lambda2,
+                delta=config.order_delta,
+                acoustic_weights=acoustic.weights,
             )
         elif config.prior == "band":
-            prior = diagonal_prior(*sizes, width=config.band_width, weight=config.band_weight)
+            prior = diagonal_prior(
+                *sizes, width=config.band_width, weight=config.band_weight, acoustic_weights=acoustic.weights
+            )
         return fused_gromov_wasserstein(
             cost,
             acoustic.edges(config.feature_edges, config.temporal_edges, config.temporal_radius_acoustic),

@@ -222,6 +222,21 @@ def test_what_the_solver_receives(monkeypatch: pytest.MonkeyPatch, name: str) ->
     torch.testing.assert_close(loss, SHARE.get(name, 1.0) * parts)
 
 
+@pytest.mark.parametrize("options", [{"prior": "order"}, {"prior": "band"}, {"prior": "order", "pool": 2}])
+def test_priors_count_the_weights_of_the_nodes(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    """With frame weights a prior's diagonal is that of their mass, whatever is pooled."""
+    config = GMOTConfig.from_dict({"teacher_width": TEACHER, "backend": "torch", "frame_weights": "blank", **options})
+    _, (call,), _, _ = train_a_step(monkeypatch, config)
+    weights, lengths = call["acoustic_weights"], call["acoustic_lengths"]
+    for sample, (frames, tokens) in enumerate(zip(lengths.tolist(), TOKENS.tolist(), strict=True)):
+        passed = weights[sample, :frames].cumsum(0) / weights[sample, :frames].sum()
+        x = passed[:, None] - torch.arange(1, tokens + 1) / tokens
+        order = 50.0 * x**2 / (1 + x**2) + 0.1 * x**2 / (frames**-2 + tokens**-2) / 2
+        band = 10.0 * (x.abs() - 0.1).clamp(min=0)
+        expected = order if options["prior"] == "order" else band
+        torch.testing.assert_close(call["prior"][sample, :frames, :tokens], expected)
+
+
 def check_places(module: LayeredLoss, calls: list[Received]) -> None:
     """Two places, two layers: each is a transfer of its own."""
     features, teacher = batch(2 * TEACHER)

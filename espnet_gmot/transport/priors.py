@@ -19,6 +19,7 @@ def order_prior(
     lambda1: float = 50.0,
     lambda2: float = 0.1,
     delta: float = 1.0,
+    acoustic_weights: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Order-preserving Wasserstein prior of Su and Hua [1]_ as an additive cost.
@@ -28,6 +29,9 @@ def order_prior(
     prior = −S − λ2·log P. Constants that no plan of fixed mass feels are left out, so that it is 0 on the diagonal:
     prior = λ1·x²/(1 + x²) + λ2·d²/(2δ²).
 
+    i/T is the mass of the frames up to i where all weigh alike. Where they don't, their mass takes its place: the
+    diagonal is then the monotone plan of these marginals, and frames of no weight (silence) take no time.
+
     Args:
         acoustic_lengths: (B,) frames T of each sample.
         linguistic_lengths: (B,) tokens U of each sample.
@@ -36,6 +40,7 @@ def order_prior(
         lambda1: weight of the inverse difference moment, in units of the cost.
         lambda2: weight of the Gaussian, in units of the cost (their ε).
         delta: deviation of the Gaussian, in units of the diagonal's thickness.
+        acoustic_weights: (B, frames) non-negative node weights; all alike by default.
         dtype: floating type of the result.
 
     Returns:
@@ -46,7 +51,7 @@ def order_prior(
     """
     if delta <= 0:
         raise ValueError(f"delta is {delta}; expected a positive number")
-    offset, inside, reach = _offsets(acoustic_lengths, linguistic_lengths, frames, tokens, dtype)
+    offset, inside, reach = _offsets(acoustic_lengths, linguistic_lengths, frames, tokens, acoustic_weights, dtype)
     square = offset.square()
     prior = lambda1 * square / (1.0 + square) + lambda2 * square / (2.0 * delta * delta * reach)
     return prior * inside
@@ -60,6 +65,7 @@ def diagonal_prior(
     *,
     width: float = 0.1,
     weight: float = 1.0,
+    acoustic_weights: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """A band around the diagonal: free within |i/T − j/U| ≤ width, then rising by `weight` per unit of x.
@@ -71,6 +77,7 @@ def diagonal_prior(
         tokens: padded number of tokens; the longest by default.
         width: half width of the free band, as a fraction of the sequence, in [0, 1].
         weight: slope outside the band, in units of the cost.
+        acoustic_weights: (B, frames) non-negative node weights, whose mass up to i replaces i/T; all alike by default.
         dtype: floating type of the result.
 
     Returns:
@@ -78,12 +85,17 @@ def diagonal_prior(
     """
     if not 0.0 <= width <= 1.0:
         raise ValueError(f"width is {width}; expected a fraction in [0, 1]")
-    offset, inside, _ = _offsets(acoustic_lengths, linguistic_lengths, frames, tokens, dtype)
+    offset, inside, _ = _offsets(acoustic_lengths, linguistic_lengths, frames, tokens, acoustic_weights, dtype)
     return weight * (offset.abs() - width).clamp(min=0.0) * inside
 
 
 def _offsets(
-    acoustic_lengths: Tensor, linguistic_lengths: Tensor, frames: int | None, tokens: int | None, dtype: torch.dtype
+    acoustic_lengths: Tensor,
+    linguistic_lengths: Tensor,
+    frames: int | None,
+    tokens: int | None,
+    acoustic_weights: Tensor | None,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """i/T − j/U counted from one, the valid block and 1/T² + 1/U², each broadcastable to (B, frames, tokens)."""
     frames = int(acoustic_lengths.max()) if frames is None else frames
@@ -91,7 +103,13 @@ def _offsets(
     device = acoustic_lengths.device
     big_t = acoustic_lengths.to(dtype).clamp(min=1)[:, None, None]
     big_u = linguistic_lengths.to(dtype).clamp(min=1)[:, None, None]
-    i = torch.arange(1, frames + 1, device=device, dtype=dtype)[None, :, None]
+    spoken = valid(acoustic_lengths, frames)
+    if acoustic_weights is None:
+        passed = torch.arange(1, frames + 1, device=device, dtype=dtype)[None, :, None] / big_t
+    else:
+        mass = torch.where(spoken, acoustic_weights.to(dtype), 0.0)
+        tiny = torch.finfo(dtype).tiny  # a sample without any mass has no plan that could feel its prior
+        passed = (mass.cumsum(1) / mass.sum(1, keepdim=True).clamp(min=tiny))[:, :, None]
     j = torch.arange(1, tokens + 1, device=device, dtype=dtype)[None, None, :]
-    inside = valid(acoustic_lengths, frames)[:, :, None] & valid(linguistic_lengths, tokens)[:, None, :]
-    return i / big_t - j / big_u, inside.to(dtype), big_t**-2 + big_u**-2
+    inside = spoken[:, :, None] & valid(linguistic_lengths, tokens)[:, None, :]
+    return passed - j / big_u, inside.to(dtype), big_t**-2 + big_u**-2

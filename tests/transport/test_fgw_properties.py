@@ -4,6 +4,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -123,6 +124,36 @@ def test_reversal_is_a_tie_that_only_the_prior_breaks() -> None:
     for prior in (order_prior(t, u, lambda1=0.5), diagonal_prior(t, u, width=0.05)):
         plan = fused_gromov_wasserstein(cost, *edges, t, u, prior=prior, **kwargs).plan[0]
         assert torch.equal(plan.argmax(1), torch.arange(12) // 2)
+
+
+@pytest.mark.parametrize("make", [partial(order_prior, lambda2=0.0), partial(diagonal_prior, width=0.0)])
+def test_a_prior_counts_the_mass_of_the_frames_that_have_passed(make: Callable[..., torch.Tensor]) -> None:
+    """Frames without mass take no time: their neighbours' rows stay, whatever silence lies between them."""
+    t, u = torch.tensor([4]), torch.tensor([3])
+    torch.testing.assert_close(make(t, u, acoustic_weights=torch.full((1, 4), 0.3)), make(t, u))
+    spoken = [2, 3, 7, 9]
+    weights = torch.zeros(1, 12)
+    weights[0, spoken] = torch.tensor([1.0, 2.0, 1.0, 2.0])
+    weights[0, 11] = 5.0  # padding
+    silent = make(torch.tensor([11]), u, 12, acoustic_weights=weights)
+    dense = make(t, u, acoustic_weights=weights[:, spoken])
+    torch.testing.assert_close(silent[:, spoken], dense)
+    assert (silent[:, 4:7] == silent[:, [3]]).all()
+    assert not silent[:, 11].any()
+    assert make(t, u, acoustic_weights=torch.zeros(1, 4)).isfinite().all()
+
+
+def test_with_weights_the_order_prior_gives_the_monotone_plan_of_the_mass() -> None:
+    t, u = torch.tensor([12]), torch.tensor([3])
+    weights = torch.zeros(1, 12)
+    weights[0, [1, 2, 8, 10]] = torch.tensor([0.4, 0.6, 1.0, 1.0])  # two frames say the first token, then a pause
+    edges = temporal_edges(t), temporal_edges(u)
+    cost = torch.zeros(1, 12, 3)
+    prior = order_prior(t, u, acoustic_weights=weights)
+    plan = fused_gromov_wasserstein(cost, *edges, t, u, acoustic_weights=weights, prior=prior, alpha=0.0, tolerance=1e-5).plan[0]
+    expected = torch.zeros(12, 3)
+    expected[[1, 2, 8, 10], [0, 0, 1, 2]] = weights[0, [1, 2, 8, 10]] / 3
+    torch.testing.assert_close(plan, expected, atol=1e-4, rtol=0)
 
 
 def test_energy_never_rises_over_outer_steps() -> None:
