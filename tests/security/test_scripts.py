@@ -58,14 +58,16 @@ def test_run_sh_hands_values_on_as_they_are(shell: Shell, nasty: str) -> None:
 REFUSED = [
     ("run.sh", ("stage", "stop_stage", "max_bad", "teacher_layer", "teacher_mode", "teacher_name", "skip_train")),
     ("run_mini.sh", ("epochs", "seed", "max_utts", "nj")),
-    ("run_dose.sh", ("epochs", "updates", "jobs", "doses", "workdir")),
+    ("run_dose.sh", ("epochs", "updates", "jobs", "doses", "baselines", "workdir")),
+    ("run_alignment.sh", ("epochs", "dose", "seeds", "measure", "max_utts", "jobs")),
     ("run_demo.sh", ("threads",)),
 ]
 
 
 @pytest.mark.parametrize(("script", "name"), [(script, name) for script, names in REFUSED for name in names])
 def test_numbers_and_choices_are_checked_before_bash_reckons_with_them(shell: Shell, script: str, name: str) -> None:
-    needed = {"run_mini.sh": ["--data", ".", "--frontend_model", "m", "--plm", "p"], "run_dose.sh": ["--workdir", "w"]}
+    needed = {"run_mini.sh": ["--data", ".", "--frontend_model", "m", "--plm", "p"]}
+    needed |= {"run_dose.sh": ["--workdir", "w"], "run_alignment.sh": ["--workdir", "w"]}
     for value in (NASTY["arithmetic"], f"x1+{NASTY['arithmetic']} b", "touch pwned"):
         error = shell.run(script, *needed.get(script, []), f"--{name}", value, fails=True)
         assert error.startswith(f"{script}: error: --{name}") and error.count("\n") == 1

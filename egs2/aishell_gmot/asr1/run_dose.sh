@@ -18,10 +18,12 @@ text that they read, and compares CER (run_comparison.sh: resumable, the test se
   --workdir DIR     where everything goes
   --doses NAMES     teachers [none own x3 x10 x30 permuted blank]
   --presets NAMES   systems for each teacher [gmot]
+  --baselines NAMES without transfer [ctc ctc-long]; ctc-long trains half as many epochs again: the same time and more
   --seeds SEEDS     [0 1 2 3 4]
-  --epochs N        of every cell [24]; ctc-long, without transfer, has half as many again: the same time and more
+  --epochs N        of every cell [24]
   --updates N       of every teacher [1240]
   --jobs N          cells at a time [2]
+  --keep_epochs     every epoch's parameters stay, for align --measure; the best three are scored, as ever
   --final           score the test set, when all cells are finished"
 
 fail() {
@@ -32,16 +34,19 @@ fail() {
 workdir=
 doses="none own x3 x10 x30 permuted blank"
 presets="gmot"
+baselines="ctc ctc-long"
 seeds="0 1 2 3 4"
 epochs=24
 updates=1240
 jobs=2
 final=()
+keep=()
 while [ $# -gt 0 ]; do
     case "$1" in
         -h|--help) echo "${help_message}"; exit 0 ;;
         --final) final=(--final); shift ;;
-        --workdir|--doses|--presets|--seeds|--epochs|--updates|--jobs)
+        --keep_epochs) keep=(yes); shift ;;
+        --workdir|--doses|--presets|--baselines|--seeds|--epochs|--updates|--jobs)
             [ $# -ge 2 ] || fail "$1: give a value"
             printf -v "${1#--}" '%s' "$2"; shift 2 ;;
         *) fail "$1: no such option; see --help" ;;
@@ -57,11 +62,17 @@ workdir=$(readlink -f -- "${workdir}")
 for dose in ${doses}; do
     [[ "${dose}" =~ ^(none|own|permuted|blank|x[1-9][0-9]*)$ ]] || fail "--doses: '${dose}' is none of none, own, x3 …, permuted, blank"
 done
+for baseline in ${baselines}; do
+    [[ "${baseline}" =~ ^ctc(-long)?$ ]] || fail "--baselines: '${baseline}' is neither ctc nor ctc-long"
+done
 # shellcheck disable=SC1091
 . "${recipe}/path.sh"
 
 options=(--workdir "${workdir}" --data "${workdir}/corpus/data_aishell.tgz" --ngpu 0 --nj 2 --inference_nj 1)
 options+=(--speed_perturb_factors "" --audio_format wav.ark --feats_normalize utterance_mvn)
+# ESPnet scores the average of the most that it keeps, unless it is told
+[ ${#keep[@]} -eq 0 ] || \
+    options+=(--asr_args "--keep_nbest_models 3 ${epochs}" --inference_asr_model valid.cer_ctc.ave_3best.pth)
 python3 -m espnet_gmot demo-corpus --out "${workdir}/corpus" --domain 17400
 [ -f "${workdir}/data/zh_token_list/char/tokens.txt" ] || \
     "${recipe}/run.sh" "${options[@]}" --asr_config "${recipe}/conf/demo_ctc.yaml" --stop_stage 5
@@ -89,7 +100,13 @@ for dose in ${doses}; do
     esac
 done
 
-systems="ctc=ctc:max_epoch=${epochs} ctc-long=ctc:max_epoch=$(( epochs * 3 / 2 ))"
+systems=
+for baseline in ${baselines}; do
+    case "${baseline}" in
+        ctc) systems+=" ctc=ctc:max_epoch=${epochs}" ;;
+        ctc-long) systems+=" ctc-long=ctc:max_epoch=$(( epochs * 3 / 2 ))" ;;
+    esac
+done
 for preset in ${presets}; do
     for dose in ${doses}; do
         systems+=" ${preset}-${dose}=gmot@${dose}:preset=${preset},max_epoch=${epochs}"
