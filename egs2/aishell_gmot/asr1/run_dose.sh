@@ -101,10 +101,11 @@ for dose in ${doses}; do
 done
 
 systems=
+budget=()
 for baseline in ${baselines}; do
     case "${baseline}" in
         ctc) systems+=" ctc=ctc:max_epoch=${epochs}" ;;
-        ctc-long) systems+=" ctc-long=ctc:max_epoch=$(( epochs * 3 / 2 ))" ;;
+        ctc-long) systems+=" ctc-long=ctc:max_epoch=$(( epochs * 3 / 2 ))"; budget=(--other_budget ctc-long) ;;
     esac
 done
 for preset in ${presets}; do
@@ -113,5 +114,4 @@ for preset in ${presets}; do
     done
 done
 "${recipe}/run_comparison.sh" "${options[@]}" --stage 6 --teachers "${teachers}" --systems "${systems}" \
-    --other_budget ctc-long --config_prefix "${recipe}/conf/demo_" --seeds "${seeds}" \
-    --jobs "${jobs}" "${final[@]}"
+    "${budget[@]}" --config_prefix "${recipe}/conf/demo_" --seeds "${seeds}" --jobs "${jobs}" "${final[@]}"
