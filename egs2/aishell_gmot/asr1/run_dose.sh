@@ -56,6 +56,7 @@ done
 for name in epochs updates jobs; do
     [[ "${!name}" =~ ^[0-9]+$ ]] || fail "--${name} '${!name}': must be a whole number"
 done
+[ ${#keep[@]} -eq 0 ] || [ "${epochs}" -ge 3 ] || fail "--epochs ${epochs}: --keep_epochs scores the best three: give at least 3"
 mkdir -p -- "${workdir}"
 workdir=$(readlink -f -- "${workdir}")
 [[ "${workdir}" != *[[:space:]]* ]] || fail "--workdir '${workdir}': --teachers is split at spaces; give a path without"
