@@ -97,6 +97,7 @@ class Page:
             single=any(len(each) == 1 for each in self.exps.values()),
             doses=pictures.doses(self.results),
             learning=learning,
+            along=pictures.along(self.scores),
             scores=_scores(self.scores) if self.scores else None,
             utterances=utterances,
             errors=errors,

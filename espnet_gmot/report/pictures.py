@@ -11,9 +11,12 @@ import numpy as np
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import figures
 from espnet_gmot.report.align import Span
+from espnet_gmot.report.courses import courses
+from espnet_gmot.report.courses import figure as courses_figure
 from espnet_gmot.report.doses import figure as doses_figure
 from espnet_gmot.report.doses import responses
 from espnet_gmot.report.draw import coupling_figure
+from espnet_gmot.report.measure import Score
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.training_log import TrainingLog
 
@@ -132,6 +135,23 @@ def doses(results: Sequence[Result]) -> list[Picture]:
         )
         drawn.append(Picture(f"Dose and response, {name}", _safe(doses_figure(response), f"d{len(drawn)}"), alt, look))
     return drawn
+
+
+def along(scores: Sequence[Score]) -> list[Picture]:
+    """Alignment along training, where scores of several epochs are among these."""
+    lines = courses(scores)
+    if not lines:
+        return []
+    spoken = [
+        f"{system}: {', '.join(f'{moment.error_ms:.0f} ms after epoch {moment.epoch}' for moment in moments)}"
+        for system, moments in lines.items()
+    ]
+    look = (
+        "A coupling that becomes an alignment falls at the left and rises at the right as training goes on; one that "
+        "is made by the order of time alone is flat."
+    )
+    alt = f"Charts of the error of characters' times against epochs: {'; '.join(spoken)}."
+    return [Picture("Alignment along training", _safe(courses_figure(lines), "along"), alt, look)]
 
 
 def utterance(shown: Coupling, name: str) -> dict[str, Any]:

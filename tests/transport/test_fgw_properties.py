@@ -150,7 +150,9 @@ def test_with_weights_the_order_prior_gives_the_monotone_plan_of_the_mass() -> N
     edges = temporal_edges(t), temporal_edges(u)
     cost = torch.zeros(1, 12, 3)
     prior = order_prior(t, u, acoustic_weights=weights)
-    plan = fused_gromov_wasserstein(cost, *edges, t, u, acoustic_weights=weights, prior=prior, alpha=0.0, tolerance=1e-5).plan[0]
+    plan = fused_gromov_wasserstein(
+        cost, *edges, t, u, acoustic_weights=weights, prior=prior, alpha=0.0, tolerance=1e-5
+    ).plan[0]
     expected = torch.zeros(12, 3)
     expected[[1, 2, 8, 10], [0, 0, 1, 2]] = weights[0, [1, 2, 8, 10]] / 3
     torch.testing.assert_close(plan, expected, atol=1e-4, rtol=0)
