@@ -16,7 +16,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-from espnet_gmot.report.doses import figure, responses
+from espnet_gmot.report.doses import figure, order, responses
 from espnet_gmot.report.measure import Score, read_scores
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.statistics import mean_interval
@@ -27,7 +27,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PAGES = (ROOT / "docs/results.md", ROOT / "README.md")
 RESAMPLES = 10_000
-DOSES = ("none", "own", "x3", "x10", "x30", "permuted", "blank")
 
 SPEECH = {
     "ctc": "CTC",
@@ -60,8 +59,7 @@ class Experiment:
     def systems(self) -> list[str]:
         """In the order of the table: the baseline and its like first, then by what the teacher has read."""
         names = dict.fromkeys(result.system for result in self.results)
-        place = {name: index for index, name in enumerate(DOSES)}
-        return sorted(names, key=lambda name: (name != self.baseline, place.get(name.rpartition("-")[2], -1)))
+        return sorted(names, key=lambda name: (name != self.baseline, order(name)))
 
     def rates(self, system: str, part: str) -> list[float]:
         """CER in %, one for each seed."""

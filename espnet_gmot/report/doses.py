@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: What run_dose.sh calls its teachers, after the system's name.
-_DOSE = re.compile(r"(.+)-(none|own|x\d+|permuted|blank)")
+_DOSES = r"none|own|x\d+|permuted|blank"
+_DOSE = re.compile(rf"(.+)-({_DOSES})")
 _READ = {
     "none": "random\nweights",
     "own": "the\ntranscripts",
@@ -62,7 +63,7 @@ def responses(results: Sequence[Result]) -> dict[str, Response]:
             preset, label = (dose[1], _label(dose[2])) if dose else (system.partition("-")[0], system)
             each = [value - base[seed] for seed, value in sorted(values.items()) if seed in base]
             if each and (dose or preset == baseline):
-                tried[label] = _order(dose[2]) if dose else -1.0
+                tried[label] = order(system)
                 means.setdefault(preset, {})[label] = mean_interval(list(values.values()))[0]
                 differences.setdefault(preset, {})[label] = each
         if sum(order >= 0 for order in tried.values()) > 1:
@@ -70,9 +71,13 @@ def responses(results: Sequence[Result]) -> dict[str, Response]:
     return found
 
 
-def _order(dose: str) -> float:
+def order(system: str) -> float:
+    """Where a system stands by what its teacher has read, from little to much, then the controls; -1 without a dose."""
+    dose = system.rpartition("-")[2]
     known = {"none": 0.0, "own": 1.0, "permuted": 1e9, "blank": 2e9}
-    return known[dose] if dose in known else float(dose[1:])
+    if dose in known or not re.fullmatch(_DOSES, dose):
+        return known.get(dose, -1.0)
+    return float(dose[1:])
 
 
 def _label(dose: str) -> str:
