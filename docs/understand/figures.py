@@ -28,6 +28,7 @@ from espnet_gmot.transport import (
 
 HERE = Path(__file__).parent
 SPANS = (5, 3, 6, 4, 7, 3)  # frames of each token of the example
+SILENCE = -1  # owner of a frame in which no token is spoken
 PLAN = {"cmap": "Blues", "aspect": "auto", "interpolation": "nearest"}
 
 
@@ -40,7 +41,9 @@ def example(noise: float = 1.0, width: int = 24, seed: int = 3) -> tuple[Tensor,
     return frames, tokens, owner
 
 
-def solve(frames: Tensor, tokens: Tensor, *, temporal: float = 0.0, **options: object) -> FGWResult:
+def solve(
+    frames: Tensor, tokens: Tensor, *, temporal: float = 0.0, weights: Tensor | None = None, **options: object
+) -> FGWResult:
     """The plan of one pair of sequences, with feature edges and `temporal` times temporal ones."""
     sizes = [torch.tensor([len(rows)]) for rows in (frames, tokens)]
     edges = [
@@ -48,6 +51,7 @@ def solve(frames: Tensor, tokens: Tensor, *, temporal: float = 0.0, **options: o
         for rows, size in zip((frames, tokens), sizes, strict=True)
     ]
     settings = {"outer_iterations": 500, "tolerance": 1e-4, "backend": "torch"} | options
+    settings |= {"acoustic_weights": weights}
     return fused_gromov_wasserstein(cosine_cost(frames[None], tokens[None]), *edges, *sizes, **settings)
 
 
@@ -59,7 +63,7 @@ def picture(axes: Axes, matrix: Tensor, title: str, owner: list[int] | None = No
     axes.set_yticks(range(matrix.shape[1]), [f"$z_{j + 1}$" for j in range(matrix.shape[1])], fontsize=7)
     if owner is None:
         return
-    for token in sorted(set(owner)):
+    for token in sorted(set(owner) - {SILENCE}):
         for start, stop in _runs([frame for frame, j in enumerate(owner) if j == token]):
             box = plt.Rectangle((start - 0.5, token - 0.5), stop - start + 1, 1, fill=False, color="#d55e00", lw=1.2)
             axes.add_patch(box)
@@ -133,6 +137,33 @@ def rows() -> None:
         save(figure, name)
 
 
+def silence() -> None:
+    """Speech after a long silence and with a pause: a prior that counts all frames, and one that counts speech."""
+    spoken, tokens, owner = example(noise=2.2)
+    generator = torch.Generator().manual_seed(4)
+    pauses = {0: 14, sum(SPANS[:3]): 8, len(owner): 4}  # silent frames before a frame, or after the last
+    parts: list[tuple[Tensor, int, float]] = []  # each frame, its token and 1 - p(blank)
+    for place in range(len(owner) + 1):
+        noise = 2.2 * torch.randn(pauses.get(place, 0), spoken.shape[1], generator=generator)
+        parts += [(row, SILENCE, 0.01) for row in noise]
+        parts += [(spoken[place], owner[place], 0.9)] if place < len(owner) else []
+    frames, owner, speech = (
+        torch.stack([p[0] for p in parts]),
+        [p[1] for p in parts],
+        torch.tensor([p[2] for p in parts]),
+    )
+    sizes = torch.tensor([len(frames)]), torch.tensor([len(tokens)])
+    figure, axes = plt.subplots(1, 3, figsize=(11, 1.9), layout="constrained")
+    for axis, title, weights, prior in (
+        (axes[0], "all frames alike, no prior", None, None),
+        (axes[1], "all frames alike, order", None, order_prior(*sizes)),
+        (axes[2], "frame_weights: blank, order", speech[None], order_prior(*sizes, acoustic_weights=speech[None])),
+    ):
+        plan = solve(frames, tokens, alpha=0.5, weights=weights, prior=prior).plan[0]
+        picture(axis, plan / plan.sum(0), title, owner)
+    save(figure, "silence")
+
+
 def gradient() -> None:
     """In two dimensions: where each frame is told to go."""
     generator = torch.Generator().manual_seed(1)
@@ -182,6 +213,6 @@ def family() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for draw in (coupling, twins, rows, gradient, family):
+    for draw in (coupling, twins, rows, silence, gradient, family):
         draw()
         print(draw.__name__, flush=True)
