@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from tests.recipe.conftest import RECIPE
 
 CONF = RECIPE.parents[2] / "conf"
-SCRIPTS = ["run.sh", "run_mini.sh", "run_comparison.sh", "path.sh", "cmd.sh", "local/data.sh", "local/path.sh"]
+SCRIPTS = ["path.sh", "cmd.sh", "local/data.sh", "local/path.sh", *(path.name for path in RECIPE.glob("run*.sh"))]
 STUB = """#!{python}
 import json, os, sys
 from pathlib import Path
@@ -292,7 +293,44 @@ def test_mini_runs_the_whole_family(shell: Shell) -> None:
     assert tied[tied.index("--layer") + 1 :][:3] == ["6", "12", "--text"] and last(single, "--layer") == "-1"
 
 
-@pytest.mark.parametrize("script", ["run.sh", "run_mini.sh"])
+def prepared(folder: Path) -> str:
+    """A folder in which run_dose.sh finds stages 1 to 5 done."""
+    for name in ("data/train/text", "data/zh_token_list/char/tokens.txt", "corpus/domain_text.txt"):
+        (folder / "work" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "work" / name).write_text("a 今天\n")
+    return str(folder / "work")
+
+
+def test_dose_compares_teachers_and_baselines(shell: Shell) -> None:
+    shell.run("run_dose.sh", "--workdir", prepared(shell.folder), "--doses", "own x3", "--presets", "ot gmot")
+    words = [call[0] for call in shell.calls()]
+    assert [call[2] for call in words] == ["demo-corpus", "pretrain-plm", "pretrain-plm", "compare"]
+    systems = last(words[3], "--systems").split()
+    assert systems[:2] == ["ctc=ctc:max_epoch=24", "ctc-long=ctc:max_epoch=36"]
+    assert systems[2:] == [f"{p}-{d}=gmot@{d}:preset={p},max_epoch=24" for p in ("ot", "gmot") for d in ("own", "x3")]
+    assert last(words[3], "--other_budget") == "ctc-long" and "--asr_args" not in words[3]
+
+
+def test_alignment_keeps_and_measures_the_epochs(shell: Shell) -> None:
+    work = prepared(shell.folder)
+    shell.run("run_alignment.sh", "--workdir", work, "--presets", "ot gmot", "--epochs", "9", "--seeds", "0 3")
+    words = [call[0] for call in shell.calls()]
+    assert [call[2] for call in words] == ["demo-corpus", "pretrain-plm", "compare", "align"]
+    _, _, compare, align = words
+    assert last(compare, "--asr_args") == "--keep_nbest_models 3 9"
+    assert last(compare, "--inference_asr_model") == "valid.cer_ctc.ave_3best.pth"
+    assert "ctc-long" not in last(compare, "--systems") and "--other_budget" not in compare
+    assert align[3 : align.index("--measure")] == [
+        f"exp/asr_{system}_seed{seed}" for seed in (0, 3) for system in ("ctc", "ot-x10", "gmot-x10")
+    ]
+    files = align[align.index("--asr_model_file") + 1 : align.index("--set")]
+    assert files == [f"{epoch}epoch.pth" for epoch in (1, 2, 4, 8)]
+    assert shell.calls()[3][1] == work and last(align, "--truth") == "corpus/times.ctm"
+    error = shell.run("run_alignment.sh", "--workdir", work, "--epochs", "2", fails=True)
+    assert "--epochs 2: --keep_epochs scores the best three" in error
+
+
+@pytest.mark.parametrize("script", ["run.sh", "run_mini.sh", "run_alignment.sh", "run_dose.sh"])
 def test_help(shell: Shell, script: str) -> None:
     text = shell.run(script, "--help")
-    assert text.startswith(f"Usage: ./{script}") and "--workdir DIR" in text
+    assert re.match(rf"Usage: \S*/{script} ", text) and "--workdir DIR" in text
