@@ -24,8 +24,9 @@ SIZE = 15582913665
 MD5 = "2f494334227864a8a8fec932999db9d8"
 TRANSCRIPT = "transcript/aishell_transcript_v0.8.txt"
 _LOG = logging.getLogger(__name__)
-# A space beside a Chinese character, or any other from general punctuation on.
-_NOT_BETWEEN_WORDS = re.compile(r" (?=[\u2000-\U0010ffff])|(?<=[\u2000-\U0010ffff]) ")
+# A space beside a Chinese character, or any other from general punctuation on but full-width letters and digits.
+_BESIDE = r"[\u2000-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\U0010ffff]"
+_NOT_BETWEEN_WORDS = re.compile(rf" (?={_BESIDE})|(?<={_BESIDE}) ")
 _UNTRANSCRIBED = 0.01  # AISHELL-1 itself has no transcript for 325 of its 141,925 recordings
 
 

@@ -89,7 +89,8 @@ def in_chunks(
             yield from pool.map(work, chunks)
         except BrokenProcessPool as error:
             raise UserError(
-                "one of the processes was ended from outside, as by a system without memory: rerun"
+                "one of the processes was ended from outside, as by a system without memory: rerun (and call this from "
+                "a script of your own below `if __name__ == '__main__':` alone)"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -267,6 +267,8 @@ def test_words_in_latin_letters_stay_apart(transcript: Path, caplog: pytest.LogC
     assert texts == {"a": "我用iphone六plus", "b": "hello world你好", "c": "今天很好", "d": "他说“好”"}
     assert "1 transcripts held invisible characters or unusual spaces, the first is c" in caplog.text
     assert "1 transcripts hold Latin words or numbers side by side, the first is b: a space stays" in caplog.text
+    transcript.write_text("a 我 用 ＰＣ ２ 台 ， 好\n", encoding="utf-8")  # full-width ones likewise
+    assert read_corpus(Path("data_aishell")) == {"a": "我用ＰＣ ２台，好"}
 
 
 def test_lines_of_nothing_visible_and_ids_of_nothing_visible(tmp_path: Path) -> None:
