@@ -63,8 +63,9 @@ class Coupled:
             raise UserError(f"preset {config.preset}: couples by a trained {config.coupling}, so no other model has it")
         other = copy.copy(self.loss)
         other.config = config
+        acoustic = replace(self.acoustic, weights=None) if config.frame_weights == "uniform" else self.acoustic
         with torch.no_grad():
-            return other.transport(self.acoustic, self.linguistic).plan[0].double().numpy()
+            return other.transport(acoustic, self.linguistic).plan[0].double().numpy()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ import pytest
 import torch
 import yaml
 
+from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
+from espnet_gmot.graph import Graph
+from espnet_gmot.loss import GMOTLoss
 from espnet_gmot.report import align_cli
 from espnet_gmot.report.measure import read_scores
 from tests.hosts.training import Training
@@ -157,6 +160,19 @@ def test_alignments_are_measured_against_true_times(
     (tmp_path / "true.ctm").write_text(lines[0])
     with pytest.raises(UserError, match="utterance00 has 1 tokens there, but 6 in the plan"):
         align_cli.main(words)
+
+
+def test_another_presets_plan_has_that_presets_frame_weights() -> None:
+    from espnet_gmot.hosts.observe import Coupled
+
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.tensor([8]), torch.tensor([3])
+    frames, tokens = (torch.randn(1, int(size), 12, generator=generator) for size in lengths)
+    weights = torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0]])
+    loss = GMOTLoss(GMOTConfig.from_dict({**GMOT, "preset": "gmot-t", "frame_weights": "blank"}), 12)
+    coupled = Coupled("encoder", loss, Graph(frames, lengths[0], weights), Graph(tokens, lengths[1]), np.zeros((8, 3)))
+    np.testing.assert_allclose(coupled.coupled_as(alpha=0.3).sum(1), weights[0] / 3, atol=1e-4)
+    np.testing.assert_allclose(coupled.coupled_as(preset="gmot-t").sum(1), np.full(8, 1 / 8), atol=1e-4)
 
 
 def test_align_says_which_recording_it_wants() -> None:
