@@ -16,6 +16,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+from espnet_gmot.report.courses import Moment, courses
+from espnet_gmot.report.courses import figure as courses_figure
 from espnet_gmot.report.doses import figure, order, responses
 from espnet_gmot.report.measure import Score, read_scores
 from espnet_gmot.report.results import Result, read_results
@@ -150,6 +152,17 @@ def alignment_table(path: Path) -> str:
     return "\n".join(lines)
 
 
+def course_table(lines: dict[str, list[Moment]]) -> str:
+    """Errors of token times and the mass in the true span after each epoch, one line for each system."""
+    epochs = sorted({moment.epoch for moments in lines.values() for moment in moments})
+    head = ["error, ms (mass in the true span, %) after epoch", *map(str, epochs)]
+    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for system, moments in lines.items():
+        at = {moment.epoch: f"{moment.error_ms:.0f} ({100 * moment.inside:.0f})" for moment in moments}
+        rows.append("| " + " | ".join([system, *(at.get(epoch, "") for epoch in epochs)]) + " |")
+    return "\n".join(rows)
+
+
 def _range(values: list[float]) -> str:
     """The mean, and the least and largest of several."""
     mean = sum(values) / len(values)
@@ -222,8 +235,12 @@ def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
         "cv-origin": speech.origin(),
         "cv-alignment": alignment_table(HERE / "cv_alignment.csv"),
     }
-    response = responses(dose.results)[dose.last]
-    return blocks, {"dose.png": lambda path: figure(response).savefig(path, dpi=130)}
+    response, lines = responses(dose.results)[dose.last], courses(read_scores(HERE / "alignment_epochs.csv"))
+    blocks["alignment-epochs"] = course_table(lines)
+    return blocks, {
+        "dose.png": lambda path: figure(response).savefig(path, dpi=130),
+        "alignment.png": lambda path: courses_figure(lines).savefig(path, dpi=130),
+    }
 
 
 if __name__ == "__main__":

@@ -59,6 +59,8 @@ def _moment(epoch: int, scores: Sequence[Score]) -> Moment:
 
 def figure(lines: Mapping[str, Sequence[Moment]]) -> "Figure":
     """Errors and mass in the right place, a line for each system."""
+    from matplotlib.ticker import LogLocator
+
     page = drawn(3.2)
     left, right = page.subplots(1, 2)
     for index, (system, moments) in enumerate(lines.items()):
@@ -67,11 +69,15 @@ def figure(lines: Mapping[str, Sequence[Moment]]) -> "Figure":
         left.plot(epochs, [moment.error_ms for moment in moments], label=system, markersize=4, **style)
         right.plot(epochs, [100 * moment.inside for moment in moments], markersize=4, **style)
     left.set_yscale("log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    left.yaxis.set_major_formatter("{x:.0f}")
+    left.minorticks_off()
     left.set_ylabel("error of a character's time, ms")
     right.set_ylabel("of its mass in its true span, %")
     right.set_ylim(0, 100)
     for axes in (left, right):
         axes.set_xlabel("epoch")
+        axes.set_xticks(sorted({moment.epoch for moments in lines.values() for moment in moments}))
         axes.grid(alpha=0.25, which="both")
     page.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return page
