@@ -33,10 +33,15 @@ RESAMPLES = 10_000
 SPEECH = {
     "ctc": "CTC",
     "gmot-t": "GM-OT (gmot-t)",
-    "blank": "the same, to whose teacher all characters are alike",
+    "clock": "the same, its prior counting what is heard (`frame_weights: blank`)",
+    "clock30": "… and weights of 30",
+    "fade": "… and weights of 30 that fall to 0",
+    "mid": "… from the first block instead of the last",
+    "blank": "GM-OT (gmot-t), to whose teacher all characters are alike",
     "gmot": "GM-OT without the prior of the order (gmot)",
+    "tot": "nodes alone, with the prior (tot)",
 }
-"""Systems that were tried on real speech."""
+"""Systems that were tried on real speech, in the order of the table."""
 
 
 class Experiment:
@@ -60,8 +65,9 @@ class Experiment:
 
     def systems(self) -> list[str]:
         """In the order of the table: the baseline and its like first, then by what the teacher has read."""
-        names = dict.fromkeys(result.system for result in self.results)
-        return sorted(names, key=lambda name: (name != self.baseline, order(name)))
+        names, known = dict.fromkeys(result.system for result in self.results), list(SPEECH)
+        place = {name: known.index(name) if name in known else order(name) for name in names}
+        return sorted(names, key=lambda name: (name != self.baseline, place[name]))
 
     def rates(self, system: str, part: str) -> list[float]:
         """CER in %, one for each seed."""
