@@ -1,8 +1,10 @@
 """Alignment along training: errors of the tokens' times against epochs, from ``align --measure`` of several epochs."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_gmot.report.figures import COLORS, DASHES, MARKS, drawn
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
 
 #: ESPnet's name of the parameters after an epoch.
 _EPOCH = re.compile(r"(\d+)epoch\.pth")
-_FOLDER = re.compile(r"^.*?asr_|_seed\d+$")
 
 
 @dataclass(frozen=True)
@@ -33,23 +34,42 @@ class Moment:
 
 
 def courses(scores: Sequence[Score]) -> dict[str, list[Moment]]:
-    """Moments in order by the system's name: of its plan as trained, or of CTC where it has none.
+    """Moments in order by the system's name: of its plans as trained, or of CTC where it has none.
 
     Args:
-        scores: those of parameters that aren't one epoch's are left out, and systems of which a single epoch is left.
+        scores: left out are those of parameters that aren't one epoch's, epochs at which a system lacks some of its
+            seeds, and systems of which a single epoch is left.
     """
-    found: dict[str, dict[int, dict[str, list[Score]]]] = {}
+    names = _names({score.experiment for score in scores})
+    found: dict[str, dict[str, dict[int, list[Score]]]] = {}
     for score in scores:
-        if (epoch := _EPOCH.fullmatch(score.model_file)) and score.aligner in ("plan", "ctc"):
-            at = found.setdefault(_FOLDER.sub("", score.experiment), {}).setdefault(int(epoch[1]), {})
-            at.setdefault(score.aligner, []).append(score)
+        epoch, aligner = _EPOCH.fullmatch(score.model_file), score.aligner
+        if epoch and (aligner == "ctc" or aligner.partition("@")[0] == "plan"):
+            aligners = found.setdefault(names[score.experiment], {})
+            aligners.setdefault(aligner, {}).setdefault(int(epoch[1]), []).append(score)
     lines = {}
-    for system, epochs in found.items():
-        aligner = "plan" if any("plan" in at for at in epochs.values()) else "ctc"
-        moments = [_moment(epoch, at[aligner]) for epoch, at in sorted(epochs.items()) if aligner in at]
-        if len(moments) > 1:
-            lines[system if aligner == "plan" else f"{system} (forced alignment)"] = moments
+    for system, aligners in found.items():
+        for aligner, epochs in aligners.items():
+            if aligner == "ctc" and len(aligners) > 1:
+                continue
+            seeds = max(map(len, epochs.values()))
+            moments = [_moment(epoch, each) for epoch, each in sorted(epochs.items()) if len(each) == seeds]
+            place = " (forced alignment)" if aligner == "ctc" else aligner.removeprefix("plan")
+            if len(moments) > 1:
+                lines[system + place] = moments
     return lines
+
+
+def _names(experiments: set[str]) -> dict[str, str]:
+    """A system's name for each experiment: its folder's without seed, with its parents where folders share a name."""
+    folders = {experiment: Path(experiment) for experiment in experiments}
+    last = Counter(folder.name for folder in folders.values())
+    return {
+        experiment: re.sub(
+            r"_seed\d+$", "", folder.name.removeprefix("asr_") if last[folder.name] == 1 else folder.as_posix()
+        )
+        for experiment, folder in folders.items()
+    }
 
 
 def _moment(epoch: int, scores: Sequence[Score]) -> Moment:
@@ -64,7 +84,8 @@ def figure(lines: Mapping[str, Sequence[Moment]]) -> "Figure":
     page = drawn(3.2)
     left, right = page.subplots(1, 2)
     for index, (system, moments) in enumerate(lines.items()):
-        style = {"color": COLORS[index % 7], "linestyle": DASHES[index % 7], "marker": MARKS[index % 7]}
+        other = index + index // 7  # from the eighth line on, a colour with other dashes and marks
+        style = {"color": COLORS[index % 7], "linestyle": DASHES[other % 7], "marker": MARKS[other % 7]}
         epochs = [moment.epoch for moment in moments]
         left.plot(epochs, [moment.error_ms for moment in moments], label=system, markersize=4, **style)
         right.plot(epochs, [100 * moment.inside for moment in moments], markersize=4, **style)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from espnet_gmot.transport.masks import valid
+from espnet_gmot.transport.checks import check_weights
+from espnet_gmot.transport.masks import marginals, valid
 
 __all__ = ["diagonal_prior", "order_prior"]
 
@@ -29,8 +30,9 @@ def order_prior(
     prior = −S − λ2·log P. Constants that no plan of fixed mass feels are left out, so that it is 0 on the diagonal:
     prior = λ1·x²/(1 + x²) + λ2·d²/(2δ²).
 
-    i/T is the mass of the frames up to i where all weigh alike. Where they don't, their mass takes its place: the
-    diagonal is then the monotone plan of these marginals, and frames of no weight (silence) take no time.
+    i/T is the mass of the frames up to i where all weigh alike. Where they don't, their mass takes its place, so that
+    the diagonal runs along the monotone plan of these marginals, and frames of no weight (silence) take no time. They
+    still count in the diagonal's thickness, 1/T.
 
     Args:
         acoustic_lengths: (B,) frames T of each sample.
@@ -103,13 +105,11 @@ def _offsets(
     device = acoustic_lengths.device
     big_t = acoustic_lengths.to(dtype).clamp(min=1)[:, None, None]
     big_u = linguistic_lengths.to(dtype).clamp(min=1)[:, None, None]
-    spoken = valid(acoustic_lengths, frames)
-    if acoustic_weights is None:
+    if acoustic_weights is None:  # CUDA has no deterministic cumsum: none where there is nothing to sum
         passed = torch.arange(1, frames + 1, device=device, dtype=dtype)[None, :, None] / big_t
     else:
-        mass = torch.where(spoken, acoustic_weights.to(dtype), 0.0)
-        tiny = torch.finfo(dtype).tiny  # a sample without any mass has no plan that could feel its prior
-        passed = (mass.cumsum(1) / mass.sum(1, keepdim=True).clamp(min=tiny))[:, :, None]
+        check_weights("acoustic_weights", acoustic_weights, acoustic_lengths, frames)
+        passed = marginals(acoustic_weights, acoustic_lengths, frames, dtype).cumsum(1)[:, :, None]
     j = torch.arange(1, tokens + 1, device=device, dtype=dtype)[None, None, :]
-    inside = spoken[:, :, None] & valid(linguistic_lengths, tokens)[:, None, :]
+    inside = valid(acoustic_lengths, frames)[:, :, None] & valid(linguistic_lengths, tokens)[:, None, :]
     return passed - j / big_u, inside.to(dtype), big_t**-2 + big_u**-2

@@ -9,12 +9,10 @@ from torch import Tensor
 
 from espnet_gmot.transport.checks import check_lengths, check_plan, check_symmetry, check_weights
 from espnet_gmot.transport.edges import Edges
-from espnet_gmot.transport.masks import valid
+from espnet_gmot.transport.masks import TINY, marginals
 from espnet_gmot.transport.options import Options
 
 __all__ = ["Problem", "make_problem"]
-
-TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def make_problem(
         if options.alpha > 0.0:  # else nobody looks at them
             check_symmetry(f"{side}_edges", edges, length)
         lengths.append(length.to(device=device, dtype=torch.long).clamp(0, size))
-        weights.append(_normalised(weight, lengths[-1], size, dtype))
+        weights.append(marginals(weight, lengths[-1], size, dtype))
     # a sample with one empty side has nothing to transport
     full = ((weights[0].sum(-1) > 0) & (weights[1].sum(-1) > 0)).to(dtype).unsqueeze(-1)
     return Problem(
@@ -115,14 +113,3 @@ def make_problem(
         initial_plan=None if initial_plan is None else initial_plan.detach().to(dtype),
         options=options,
     )
-
-
-def _normalised(weights: Tensor | None, lengths: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    """Non-negative weights that sum to one over the valid nodes; uniform by default; (B, N)."""
-    inside = valid(lengths, size)
-    if weights is None:
-        return inside.to(dtype) / lengths.clamp(min=1).to(dtype)[:, None]
-    weights = weights.detach().to(dtype).clamp(min=0.0).masked_fill(~inside, 0.0)
-    # by the largest first, so that neither huge nor tiny weights leave the floating range
-    weights = weights / weights.amax(-1, keepdim=True).clamp(min=TINY) if size else weights
-    return weights / weights.sum(-1, keepdim=True).clamp(min=TINY)

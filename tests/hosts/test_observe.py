@@ -213,3 +213,21 @@ def test_the_notebook_looks_inside_a_trained_model(
     assert [plan.shape for plan in found["plans"]] == [found["coupled"].plan.shape] * 5
     assert all(-1.0 <= alike <= 1.0 for alike in found["alike"].values()) and len(found["alike"]) == 2
     assert len({round(alike, 6) for alike in found["alike"].values()}) == 2  # training has changed the frames
+
+
+def test_espnet_averages_no_more_models_than_there_are(tmp_path: Path) -> None:
+    """What run_dose.sh --keep_epochs relies on: every epoch kept, the best three averaged and linked."""
+    from espnet2.main_funcs.average_nbest_models import average_nbest_models
+    from espnet2.train.reporter import Reporter
+
+    reporter = Reporter()
+    for epoch, weight in enumerate((10.0, 100.0, 1000.0, 10000.0), 1):
+        torch.save({"w": torch.tensor(weight)}, tmp_path / f"{epoch}epoch.pth")
+        reporter.set_epoch(epoch)
+        with reporter.observe("valid") as observed:
+            observed.register({"cer_ctc": epoch / 10})
+            observed.next()
+    average_nbest_models(tmp_path, reporter, [("valid", "cer_ctc", "min")], [3, 8])
+    found = torch.load(tmp_path / "valid.cer_ctc.ave.pth", weights_only=True)["w"]
+    assert float(found) == pytest.approx(370.0)
+    assert (tmp_path / "valid.cer_ctc.ave.pth").resolve().name == "valid.cer_ctc.ave_3best.pth"

@@ -317,8 +317,7 @@ def test_alignment_keeps_and_measures_the_epochs(shell: Shell) -> None:
     words = [call[0] for call in shell.calls()]
     assert [call[2] for call in words] == ["demo-corpus", "pretrain-plm", "compare", "align"]
     _, _, compare, align = words
-    assert last(compare, "--asr_args") == "--keep_nbest_models 3 9"
-    assert last(compare, "--inference_asr_model") == "valid.cer_ctc.ave_3best.pth"
+    assert last(compare, "--asr_args") == "--keep_nbest_models 3 18"
     assert "ctc-long" not in last(compare, "--systems") and "--other_budget" not in compare
     assert align[3 : align.index("--measure")] == [
         f"exp/asr_{system}_seed{seed}" for seed in (0, 3) for system in ("ctc", "ot-x10", "gmot-x10")
@@ -326,8 +325,12 @@ def test_alignment_keeps_and_measures_the_epochs(shell: Shell) -> None:
     files = align[align.index("--asr_model_file") + 1 : align.index("--set")]
     assert files == [f"{epoch}epoch.pth" for epoch in (1, 2, 4, 8)]
     assert shell.calls()[3][1] == work and last(align, "--truth") == "corpus/times.ctm"
-    error = shell.run("run_alignment.sh", "--workdir", work, "--epochs", "2", fails=True)
-    assert "--epochs 2: --keep_epochs scores the best three" in error
+    for more, message in (
+        (["--measure", "8 30"], "--measure 30: there are --epochs 24"),
+        (["--measure", "08"], "--measure '08': must be whole numbers above 0"),
+    ):
+        assert message in shell.run("run_alignment.sh", "--workdir", work, *more, fails=True)
+    assert len(shell.calls()) == 4
 
 
 @pytest.mark.parametrize("script", ["run.sh", "run_mini.sh", "run_alignment.sh", "run_dose.sh"])

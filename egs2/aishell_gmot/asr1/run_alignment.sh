@@ -8,7 +8,7 @@ set -f # words that are split stay as they are
 recipe=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 help_message="Usage: $0 --workdir DIR [OPTIONS]
 
-Trains the recogniser of make demo with each member of the family and one teacher (run_dose.sh: resumable), keeps the parameters
+Trains the recogniser of make demo with members of the family and one teacher (run_dose.sh: resumable), keeps the parameters
 of every epoch, and measures on the validation set how far the plan's times are from those at which the synthesiser
 spoke (align --measure); CTC's forced alignment beside it. Writes DIR/alignment/alignment.csv.
 
@@ -17,7 +17,7 @@ spoke (align --measure); CTC's forced alignment beside it. Writes DIR/alignment/
   --dose NAME       what the teacher has read, see run_dose.sh [x10]
   --seeds SEEDS     [0]
   --epochs N        of every cell [24]
-  --measure EPOCHS  epochs to look at [1 2 4 8 12 16 20 24, those within --epochs]
+  --measure EPOCHS  epochs to look at [of 1 2 4 8 12 16 20 24 those within --epochs]
   --max_utts N      utterances of the validation set to measure on [60]
   --jobs N          cells at a time [2]"
 
@@ -31,7 +31,7 @@ presets="ot tot uot gmot gmot-t gmot-u"
 dose=x10
 seeds=0
 epochs=24
-measure="1 2 4 8 12 16 20 24"
+measure=
 max_utts=60
 jobs=2
 while [ $# -gt 0 ]; do
@@ -48,19 +48,23 @@ done
 for name in epochs max_utts jobs; do
     [[ "${!name}" =~ ^[1-9][0-9]*$ ]] || fail "--${name} '${!name}': must be a whole number above 0"
 done
-for name in seeds measure; do
-    [[ "${!name}" =~ ^[0-9]+(" "+[0-9]+)*$ ]] || fail "--${name} '${!name}': must be whole numbers"
+[[ "${seeds}" =~ ^[0-9]+(" "+[0-9]+)*$ ]] || fail "--seeds '${seeds}': must be whole numbers"
+if [ -z "${measure}" ]; then
+    for epoch in 1 2 4 8 12 16 20 24; do
+        [ "${epoch}" -gt "${epochs}" ] || measure+=" ${epoch}"
+    done
+fi
+files=()
+for epoch in ${measure}; do
+    [[ "${epoch}" =~ ^[1-9][0-9]*$ ]] || fail "--measure '${measure}': must be whole numbers above 0"
+    [ "${epoch}" -le "${epochs}" ] || fail "--measure ${epoch}: there are --epochs ${epochs}"
+    files+=("${epoch}epoch.pth")
 done
 # shellcheck disable=SC1091
 . "${recipe}/path.sh"
 
 "${recipe}/run_dose.sh" --workdir "${workdir}" --doses "${dose}" --presets "${presets}" --baselines ctc --keep_epochs \
     --seeds "${seeds}" --epochs "${epochs}" --jobs "${jobs}"
-files=()
-for epoch in ${measure}; do
-    [ "${epoch}" -gt "${epochs}" ] || files+=("${epoch}epoch.pth")
-done
-[ ${#files[@]} -gt 0 ] || fail "--measure '${measure}': none is within the ${epochs} epochs"
 experiments=()
 for seed in ${seeds}; do
     experiments+=("exp/asr_ctc_seed${seed}")
