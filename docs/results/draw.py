@@ -33,7 +33,7 @@ RESAMPLES = 10_000
 SPEECH = {
     "ctc": "CTC",
     "gmot-t": "GM-OT (gmot-t)",
-    "clock": "the same, its prior counting what is heard (`frame_weights: blank`)",
+    "clock": "the same, frames weighing what is heard in them (`frame_weights: blank`)",
     "clock30": "… and weights of 30",
     "fade": "… and weights of 30 that fall to 0",
     "mid": "… from the first block instead of the last",
