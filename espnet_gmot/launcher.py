@@ -91,6 +91,7 @@ def launch(argv: list[str]) -> None:
         if argv[1].startswith("espnet2.bin.") and _instead(argv[1], argv[2:]):
             return
         runpy.run_module(argv[1], run_name="__main__", alter_sys=False)
+        _leave_process_group()
     else:
         if not Path(argv[0]).is_file():
             raise UserError(f"{argv[0]}: no such script")
@@ -102,6 +103,13 @@ def launch(argv: list[str]) -> None:
         scope = sys.modules["__main__"].__dict__
         scope.update(__file__=argv[0], __name__="__main__")
         exec(compile(Path(argv[0]).read_bytes(), argv[0], "exec"), scope)  # noqa: S102 - the script that the user gave
+
+
+def _leave_process_group() -> None:
+    """What ESPnet never does: a process that ends inside torch's process group may abort when all its work is done."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _instead(module: str, words: list[str]) -> bool:

@@ -174,3 +174,16 @@ def test_two_nodes_by_espnets_launcher(training: Training, curves: dict) -> None
     done = subprocess.run(command, cwd=training.folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert_close(training.curve("nodes"), curves["ctc", 2])
+
+
+def test_a_launched_module_leaves_the_process_group(tmp_path: Path) -> None:
+    """ESPnet ends inside it, and such a process was seen to abort after its work: a finished training that failed."""
+    (tmp_path / "grouped.py").write_text(
+        "import atexit, torch.distributed as dist\n"
+        f"dist.init_process_group('gloo', init_method='file://{tmp_path}/store', rank=0, world_size=1)\n"
+        "atexit.register(lambda: print('inside' if dist.is_initialized() else 'left'))\n"
+    )
+    command = [sys.executable, "-m", "espnet_gmot", "-m", "grouped"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
