@@ -19,7 +19,7 @@ matplotlib.use("Agg")
 from espnet_gmot.report.courses import Moment, courses
 from espnet_gmot.report.courses import figure as courses_figure
 from espnet_gmot.report.doses import figure, order, responses
-from espnet_gmot.report.measure import Score, read_scores
+from espnet_gmot.report.measure import Score, read_scores, systems
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import blocks_of, probability, resampled
@@ -77,24 +77,23 @@ class Experiment:
         """Mean CER with its 95 % interval over seeds, and the difference from the baseline."""
         head = ["", "seeds", *(f"CER {part}, % (95 %)" for part in self.parts)]
         head += [f"{self.last}: less {self.baseline}'s (95 %)", "seed by seed", "p"]
-        lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        rows = []
         for system in self.systems():
             cells = [labels.get(system, system), str(len(self.rates(system, self.parts[0])))]
             cells += [_mean(self.rates(system, part)) for part in self.parts]
             interval, p_value = self.tested(system)
             each = ", ".join(f"{value:+.1f}" for value in self.differences(system)) if interval else ""
-            cells += [interval, each, p_value]
-            lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join(lines)
+            rows.append([*cells, interval, each, p_value])
+        return markdown(head, rows)
 
     def front(self, systems: dict[str, str]) -> str:
         """A short table: the mean and each seed's rate on the last set, and the difference seed by seed."""
-        lines = [f"| | CER on {self.last}, %: mean (each seed) | difference (95 %) | p |", "|---|---|---|---|"]
+        rows = []
         for system, label in systems.items():
             rates = self.rates(system, self.last)
             mean = f"{sum(rates) / len(rates):.1f} ({', '.join(f'{rate:.1f}' for rate in rates)})"
-            lines.append(f"| {label} | {mean} | {' | '.join(self.tested(system))} |")
-        return "\n".join(lines)
+            rows.append([label, mean, *self.tested(system)])
+        return markdown(["", f"CER on {self.last}, %: mean (each seed)", "difference (95 %)", "p"], rows)
 
     def differences(self, system: str) -> list[float]:
         """CER in % on the last set less the baseline's, seed by seed."""
@@ -146,27 +145,33 @@ def _mean(rates: list[float]) -> str:
 def alignment_table(path: Path) -> str:
     """Errors of token times, one line for each teacher and way to align, seeds averaged."""
     found: dict[tuple[str, str], list[Score]] = {}
-    for score in read_scores(path):
-        system = re.sub(r"^.*asr_|_seed\d+$", "", score.experiment)
-        found.setdefault((system, score.aligner), []).append(score)
+    measured = read_scores(path)
+    names = systems(measured)
+    for score in measured:
+        found.setdefault((names[score.experiment], score.aligner), []).append(score)
     head = ["model", "aligned by", "seeds", "error, ms", "along the path, ms", "mass in the true span, %"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for (system, aligner), scores in found.items():
-        cells = [system, aligner, str(len(scores))]
-        cells += [_range([score.error_ms for score in scores]), _range([score.path_ms for score in scores])]
-        lines.append("| " + " | ".join([*cells, _range([100 * score.inside for score in scores])]) + " |")
-    return "\n".join(lines)
+        errors, paths = [score.error_ms for score in scores], [score.path_ms for score in scores]
+        shares = [100 * score.inside for score in scores]
+        rows.append([system, aligner, str(len(scores)), _range(errors), _range(paths), _range(shares)])
+    return markdown(head, rows)
 
 
 def course_table(lines: dict[str, list[Moment]]) -> str:
     """Errors of token times and the mass in the true span after each epoch, one line for each system."""
     epochs = sorted({moment.epoch for moments in lines.values() for moment in moments})
-    head = ["error, ms (mass in the true span, %) after epoch", *map(str, epochs)]
-    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for system, moments in lines.items():
         at = {moment.epoch: f"{moment.error_ms:.0f} ({100 * moment.inside:.0f})" for moment in moments}
-        rows.append("| " + " | ".join([system, *(at.get(epoch, "") for epoch in epochs)]) + " |")
-    return "\n".join(rows)
+        rows.append([system, str(moments[0].seeds), *(at.get(epoch, "") for epoch in epochs)])
+    return markdown(["error, ms (mass in the true span, %) after epoch", "seeds", *map(str, epochs)], rows)
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table of these headings and cells."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in [head, *rows]]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
 def _range(values: list[float]) -> str:

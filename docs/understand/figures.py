@@ -41,9 +41,7 @@ def example(noise: float = 1.0, width: int = 24, seed: int = 3) -> tuple[Tensor,
     return frames, tokens, owner
 
 
-def solve(
-    frames: Tensor, tokens: Tensor, *, temporal: float = 0.0, weights: Tensor | None = None, **options: object
-) -> FGWResult:
+def solve(frames: Tensor, tokens: Tensor, *, temporal: float = 0.0, **options: object) -> FGWResult:
     """The plan of one pair of sequences, with feature edges and `temporal` times temporal ones."""
     sizes = [torch.tensor([len(rows)]) for rows in (frames, tokens)]
     edges = [
@@ -51,7 +49,6 @@ def solve(
         for rows, size in zip((frames, tokens), sizes, strict=True)
     ]
     settings = {"outer_iterations": 500, "tolerance": 1e-4, "backend": "torch"} | options
-    settings |= {"acoustic_weights": weights}
     return fused_gromov_wasserstein(cosine_cost(frames[None], tokens[None]), *edges, *sizes, **settings)
 
 
@@ -139,27 +136,20 @@ def rows() -> None:
 
 def silence() -> None:
     """Speech after a long silence and with a pause: a prior that counts all frames, and one that counts speech."""
-    spoken, tokens, owner = example(noise=2.2)
-    generator = torch.Generator().manual_seed(4)
-    pauses = {0: 14, sum(SPANS[:3]): 8, len(owner): 4}  # silent frames before a frame, or after the last
-    parts: list[tuple[Tensor, int, float]] = []  # each frame, its token and 1 - p(blank)
-    for place in range(len(owner) + 1):
-        noise = 2.2 * torch.randn(pauses.get(place, 0), spoken.shape[1], generator=generator)
-        parts += [(row, SILENCE, 0.01) for row in noise]
-        parts += [(spoken[place], owner[place], 0.9)] if place < len(owner) else []
-    frames, owner, speech = (
-        torch.stack([p[0] for p in parts]),
-        [p[1] for p in parts],
-        torch.tensor([p[2] for p in parts]),
-    )
+    spoken, tokens, said = example(noise=2.2)
+    owner = [SILENCE] * 14 + said[:14] + [SILENCE] * 8 + said[14:] + [SILENCE] * 4
+    heard = torch.tensor(owner) != SILENCE
+    frames = 2.2 * torch.randn(len(owner), spoken.shape[1], generator=torch.Generator().manual_seed(4))
+    frames[heard] = spoken
+    speech = torch.where(heard, 0.9, 0.01)[None]  # 1 - p(blank)
     sizes = torch.tensor([len(frames)]), torch.tensor([len(tokens)])
     figure, axes = plt.subplots(1, 3, figsize=(11, 1.9), layout="constrained")
     for axis, title, weights, prior in (
         (axes[0], "all frames alike, no prior", None, None),
         (axes[1], "all frames alike, order", None, order_prior(*sizes)),
-        (axes[2], "frame_weights: blank, order", speech[None], order_prior(*sizes, acoustic_weights=speech[None])),
+        (axes[2], "frame_weights: blank, order", speech, order_prior(*sizes, acoustic_weights=speech)),
     ):
-        plan = solve(frames, tokens, alpha=0.5, weights=weights, prior=prior).plan[0]
+        plan = solve(frames, tokens, alpha=0.5, acoustic_weights=weights, prior=prior).plan[0]
         picture(axis, plan / plan.sum(0), title, owner)
     save(figure, "silence")
 

@@ -1,14 +1,12 @@
 """Alignment along training: errors of the tokens' times against epochs, from ``align --measure`` of several epochs."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_gmot.report.figures import COLORS, DASHES, MARKS, drawn
-from espnet_gmot.report.measure import Score
+from espnet_gmot.report.figures import drawn, line_style
+from espnet_gmot.report.measure import Score, systems
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +38,7 @@ def courses(scores: Sequence[Score]) -> dict[str, list[Moment]]:
         scores: left out are those of parameters that aren't one epoch's, epochs at which a system lacks some of its
             seeds, and systems of which a single epoch is left.
     """
-    names = _names({score.experiment for score in scores})
+    names = systems(scores)
     found: dict[str, dict[str, dict[int, list[Score]]]] = {}
     for score in scores:
         epoch, aligner = _EPOCH.fullmatch(score.model_file), score.aligner
@@ -60,18 +58,6 @@ def courses(scores: Sequence[Score]) -> dict[str, list[Moment]]:
     return lines
 
 
-def _names(experiments: set[str]) -> dict[str, str]:
-    """A system's name for each experiment: its folder's without seed, with its parents where folders share a name."""
-    folders = {experiment: Path(experiment) for experiment in experiments}
-    last = Counter(folder.name for folder in folders.values())
-    return {
-        experiment: re.sub(
-            r"_seed\d+$", "", folder.name.removeprefix("asr_") if last[folder.name] == 1 else folder.as_posix()
-        )
-        for experiment, folder in folders.items()
-    }
-
-
 def _moment(epoch: int, scores: Sequence[Score]) -> Moment:
     count = len(scores)
     return Moment(epoch, sum(s.error_ms for s in scores) / count, sum(s.inside for s in scores) / count, count)
@@ -84,9 +70,7 @@ def figure(lines: Mapping[str, Sequence[Moment]]) -> "Figure":
     page = drawn(3.2)
     left, right = page.subplots(1, 2)
     for index, (system, moments) in enumerate(lines.items()):
-        other = index + index // 7  # from the eighth line on, a colour with other dashes and marks
-        style = {"color": COLORS[index % 7], "linestyle": DASHES[other % 7], "marker": MARKS[other % 7]}
-        epochs = [moment.epoch for moment in moments]
+        style, epochs = line_style(index), [moment.epoch for moment in moments]
         left.plot(epochs, [moment.error_ms for moment in moments], label=system, markersize=4, **style)
         right.plot(epochs, [100 * moment.inside for moment in moments], markersize=4, **style)
     left.set_yscale("log")

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: What run_dose.sh calls its teachers, after the system's name.
-_DOSES = r"none|own|x\d+|permuted|blank"
-_DOSE = re.compile(rf"(.+)-({_DOSES})")
+_DOSE = re.compile(r"(.+)-(none|own|x\d+|permuted|blank)")
 _READ = {
     "none": "random\nweights",
     "own": "the\ntranscripts",
@@ -66,7 +65,7 @@ def responses(results: Sequence[Result]) -> dict[str, Response]:
                 tried[label] = order(system)
                 means.setdefault(preset, {})[label] = mean_interval(list(values.values()))[0]
                 differences.setdefault(preset, {})[label] = each
-        if sum(order >= 0 for order in tried.values()) > 1:
+        if sum(place >= 0 for place in tried.values()) > 1:
             found[name] = Response(baseline, sorted(tried, key=lambda label: tried[label]), means, differences)
     return found
 
@@ -75,9 +74,9 @@ def order(system: str) -> float:
     """Where a system stands by what its teacher has read, from little to much, then the controls; -1 without a dose."""
     dose = system.rpartition("-")[2]
     known = {"none": 0.0, "own": 1.0, "permuted": 1e9, "blank": 2e9}
-    if dose in known or not re.fullmatch(_DOSES, dose):
-        return known.get(dose, -1.0)
-    return float(dose[1:])
+    if re.fullmatch(r"x\d+", dose):
+        return float(dose[1:])
+    return known.get(dose, -1.0)
 
 
 def _label(dose: str) -> str:

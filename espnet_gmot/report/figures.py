@@ -56,6 +56,12 @@ def drawn(height: float, width: float = 8.0, **options: Any) -> "Figure":
     return new_figure(figsize=(width, height), layout="constrained", **options)
 
 
+def line_style(index: int) -> dict[str, Any]:
+    """Colour, dashes and marks of a chart's line; from the eighth on, a colour comes again with other ones."""
+    other = index + index // 7
+    return {"color": COLORS[index % 7], "linestyle": DASHES[other % 7], "marker": MARKS[other % 7]}
+
+
 def curves(logs: Mapping[str, TrainingLog], name: str, label: str) -> "Figure | None":
     """One quantity of training against steps and against hours; None if no system reports it.
 
@@ -76,7 +82,7 @@ def curves(logs: Mapping[str, TrainingLog], name: str, label: str) -> "Figure | 
             continue
         epochs = shown[system].epochs
         values = [epoch.valid.get(name, np.nan) for epoch in epochs]
-        style = {"color": COLORS[index % 7], "linestyle": DASHES[index % 7], "marker": MARKS[index % 7]}
+        style = line_style(index)
         hours = np.cumsum([epoch.seconds for epoch in epochs]) / 3600
         for axes, times in ((left, [epoch.steps for epoch in epochs]), (right, hours)):
             axes.plot(times, values, label=system, markersize=3.5, linewidth=1.4, **style)

@@ -1,6 +1,8 @@
 """How well alignments hit the true times: errors in milliseconds and mass in the right place."""
 
 import csv
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -40,6 +42,18 @@ class Score:
     bias_ms: float
     path_ms: float
     inside: float
+
+
+def systems(scores: Iterable[Score]) -> dict[str, str]:
+    """A system's name for each experiment: its folder's without seed, with its parents where folders share a name."""
+    folders = {experiment: Path(experiment) for experiment in {score.experiment for score in scores}}
+    last = Counter(folder.name for folder in folders.values())
+    return {
+        experiment: re.sub(
+            r"_seed\d+$", "", folder.name.removeprefix("asr_") if last[folder.name] == 1 else folder.as_posix()
+        )
+        for experiment, folder in folders.items()
+    }
 
 
 def plan_errors(plan: np.ndarray, truth: Sequence[Span], seconds: float) -> np.ndarray:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Is the coupling an alignment, and when in training does it become one? Each member of the family, epoch by epoch.
+# Is the coupling an alignment, and when in training does it become one? Members of the family, epoch by epoch.
 set -e
 set -u
 set -o pipefail

@@ -62,8 +62,14 @@ workdir=$(readlink -f -- "${workdir}")
 for dose in ${doses}; do
     [[ "${dose}" =~ ^(none|own|permuted|blank|x[1-9][0-9]*)$ ]] || fail "--doses: '${dose}' is none of none, own, x3 …, permuted, blank"
 done
+systems=
+budget=()
 for baseline in ${baselines}; do
-    [[ "${baseline}" =~ ^ctc(-long)?$ ]] || fail "--baselines: '${baseline}' is neither ctc nor ctc-long"
+    case "${baseline}" in
+        ctc) systems+=" ctc=ctc:max_epoch=${epochs}" ;;
+        ctc-long) systems+=" ctc-long=ctc:max_epoch=$(( epochs * 3 / 2 ))"; budget=(--other_budget ctc-long) ;;
+        *) fail "--baselines: '${baseline}' is neither ctc nor ctc-long" ;;
+    esac
 done
 # shellcheck disable=SC1091
 . "${recipe}/path.sh"
@@ -99,14 +105,6 @@ for dose in ${doses}; do
     esac
 done
 
-systems=
-budget=()
-for baseline in ${baselines}; do
-    case "${baseline}" in
-        ctc) systems+=" ctc=ctc:max_epoch=${epochs}" ;;
-        ctc-long) systems+=" ctc-long=ctc:max_epoch=$(( epochs * 3 / 2 ))"; budget=(--other_budget ctc-long) ;;
-    esac
-done
 for preset in ${presets}; do
     for dose in ${doses}; do
         systems+=" ${preset}-${dose}=gmot@${dose}:preset=${preset},max_epoch=${epochs}"
