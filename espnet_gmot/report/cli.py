@@ -109,6 +109,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--baseline", metavar="NAME", help="test the difference of every other system from this one")
     parser.add_argument("--errors", action="store_true", help="where errors lie: homophones, unseen characters, place")
     parser.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        help="with --errors: how often this masked language model would choose right (folder or Hugging Face name)",
+    )
+    parser.add_argument(
         "--blocks",
         choices=("speaker", "utterance"),
         help="standard errors by resampling these [speaker with --baseline]",
@@ -196,6 +201,10 @@ def from_experiments(args: argparse.Namespace) -> str:
         if (tokens := token_list(first)) is None:
             raise UserError(f"{first}/config.yaml: no such file; --errors reads the token list there")
         parts.append(errors(groups, tokens))
+        if args.teacher:
+            from espnet_gmot.report.knowledge import choices  # torch: no other report needs it
+
+            parts.append(choices(groups, args.teacher))
     return "\n\n".join([*parts, lines(rates)])
 
 
@@ -207,6 +216,8 @@ def main(argv: list[str] | None = None) -> int:
     html.check(args)
     if args.anonymous and not args.write_utterances:
         raise UserError("--anonymous: goes with --write_utterances FILE")
+    if args.teacher and not args.errors:
+        raise UserError("--teacher: goes with --errors")
     if args.resamples < 100:
         raise UserError(f"--resamples {args.resamples}: must be at least 100")
     print(from_csv(args) if args.csv else from_experiments(args))
