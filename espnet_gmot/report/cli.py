@@ -9,6 +9,7 @@ from pathlib import Path
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import html
 from espnet_gmot.report.results import Result, read_results
+from espnet_gmot.report.rows import write_rows
 from espnet_gmot.report.scored import Row, check_comparable, collect, token_list
 from espnet_gmot.report.tables import differences, errors, group, lines, means, render, uncertainty
 from espnet_gmot.report.utterances import Counted, read_utterances, write_utterances
@@ -110,9 +111,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--errors", action="store_true", help="where errors lie: homophones, unseen characters, place")
     parser.add_argument(
         "--teacher",
+        nargs="+",
         metavar="MODEL",
-        help="with --errors: how often this masked language model would choose right (folder or Hugging Face name)",
+        help="with --errors: how often these masked language models would choose right (folders or Hugging Face names)",
     )
+    parser.add_argument("--write_choices", type=Path, metavar="FILE", help="that table, as CSV")
     parser.add_argument(
         "--blocks",
         choices=("speaker", "utterance"),
@@ -202,9 +205,11 @@ def from_experiments(args: argparse.Namespace) -> str:
             raise UserError(f"{first}/config.yaml: no such file; --errors reads the token list there")
         parts.append(errors(groups, tokens))
         if args.teacher:
-            from espnet_gmot.report.knowledge import choices  # torch: no other report needs it
+            from espnet_gmot.report import knowledge  # torch: no other report needs it
 
-            parts.append(choices(groups, args.teacher))
+            parts.append(knowledge.render(chosen := knowledge.choices(groups, args.teacher)))
+            if args.write_choices:
+                write_rows(args.write_choices, knowledge.Chosen, chosen)
     return "\n\n".join([*parts, lines(rates)])
 
 
@@ -218,6 +223,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--anonymous: goes with --write_utterances FILE")
     if args.teacher and not args.errors:
         raise UserError("--teacher: goes with --errors")
+    if args.write_choices and not args.teacher:
+        raise UserError("--write_choices: goes with --teacher MODEL")
     if args.resamples < 100:
         raise UserError(f"--resamples {args.resamples}: must be at least 100")
     print(from_csv(args) if args.csv else from_experiments(args))

@@ -10,22 +10,28 @@ from espnet_gmot.report.tables import percent, table
 from espnet_gmot.teacher.choice import Doubt, MaskedChoice
 
 
-@dataclass
+@dataclass(frozen=True)
 class Chosen:
-    """Substitutions of one kind.
+    """What a language model would have chosen where a recogniser took another character.
 
     Attributes:
+        teacher, system, set: which language model, whose errors, on what; all seeds of a system together.
+        sound: how alike right and recognised character sound, see :func:`espnet_gmot.report.homophones.similarity`.
         substitutions: how many.
         judged: those in which both characters are tokens of the model.
         alone, heard, said: of these, those in which it finds the right character likelier: without any sentence, in
             the sentence as it was recognised, and in the reference.
     """
 
-    substitutions: int = 0
-    judged: int = 0
-    alone: int = 0
-    heard: int = 0
-    said: int = 0
+    teacher: str
+    system: str
+    set: str
+    sound: str
+    substitutions: int
+    judged: int
+    alone: int
+    heard: int
+    said: int
 
 
 def doubts(sentence: Sequence[Edit]) -> list[tuple[Doubt, Doubt]]:
@@ -47,7 +53,7 @@ def doubts(sentence: Sequence[Edit]) -> list[tuple[Doubt, Doubt]]:
 
 def ask(
     sentences: Iterable[Sequence[Edit]], judge: Callable[[Sequence[Doubt]], Sequence[float | None]]
-) -> dict[str, Chosen]:
+) -> dict[str, list[tuple[bool, bool, bool] | None]]:
     """Let a model choose between the right and the recognised character of every substitution.
 
     Args:
@@ -55,41 +61,50 @@ def ask(
         judge: log p(ours) - log p(theirs) of each doubt, or None: a :class:`espnet_gmot.teacher.choice.MaskedChoice`.
 
     Returns:
-        What it chose, by how alike the two characters sound.
+        For each substitution, by how alike the two characters sound, whether it would choose right alone, in the
+        sentence as recognised, and in the reference; None where it can't judge.
     """
     asked = [pair for sentence in sentences for pair in doubts(sentence)]
+    alone = judge([heard.alone for heard, _ in asked])
     heard, said = judge([pair[0] for pair in asked]), judge([pair[1] for pair in asked])
-    alone = judge([pair[0].alone for pair in asked])
-    found = {sound: Chosen() for sound in (TONED, TONELESS, OTHER)}
-    for (doubt, _), *values in zip(asked, alone, heard, said, strict=True):
-        each = found[similarity(doubt.ours, doubt.theirs)]
-        each.substitutions += 1
-        known = [value > 0 for value in values if value is not None]
-        if len(known) == len(values):
-            each.judged += 1
-            each.alone += known[0]
-            each.heard += known[1]
-            each.said += known[2]
+    found: dict[str, list[tuple[bool, bool, bool] | None]] = {sound: [] for sound in (TONED, TONELESS, OTHER)}
+    for (doubt, _), one, two, three in zip(asked, alone, heard, said, strict=True):
+        answers = found[similarity(doubt.ours, doubt.theirs)]
+        if one is None or two is None or three is None:
+            answers.append(None)
+        else:
+            answers.append((one > 0, two > 0, three > 0))
     return found
 
 
-def choices(groups: Mapping[tuple[str, str], Sequence[Row]], teacher: str) -> str:
-    """A table of how often a language model finds the right character likelier than the one that was recognised.
+def choices(groups: Mapping[tuple[str, str], Sequence[Row]], teachers: Iterable[str]) -> list[Chosen]:
+    """What language models would have chosen.
 
     Args:
-        groups: experiments of each system and set; all seeds of a system are counted together.
-        teacher: a masked language model, folder or hub name.
+        groups: experiments of each system and set, one for each seed.
+        teachers: masked language models, folders or hub names.
 
     Raises:
-        UserError: it can't be loaded, or predicts no masked tokens.
+        UserError: one can't be loaded, or predicts no masked tokens.
     """
-    judge = MaskedChoice(teacher)
+    found = []
+    for teacher in teachers:
+        judge = MaskedChoice(teacher)
+        for (system, name), rows in groups.items():
+            asked = ask((edits for row in rows for edits in row.alignments.values()), judge)
+            for sound, answers in asked.items():
+                judged = [answer for answer in answers if answer is not None]
+                right = [sum(column) for column in zip(*judged, strict=True)] or [0, 0, 0]
+                found.append(Chosen(teacher, system, name, sound, len(answers), len(judged), *right))
+    return found
+
+
+def render(chosen: Iterable[Chosen]) -> str:
+    """A table for readers."""
     body = []
-    for (system, name), rows in groups.items():
-        found = ask((edits for row in rows for edits in row.alignments.values()), judge)
-        for sound, each in found.items():
-            shares = (percent(right, each.judged) for right in (each.alone, each.heard, each.said))
-            body.append((system, name, sound, f"{each.judged}/{each.substitutions}", *shares))
-    head = ("system", "set", "substitution", "judged", "alone", "in what was recognised", "in the reference")
-    title = f"Substitutions in which {teacher} finds the right character likelier than the recognised one\n"
-    return title + table(head, body, range(3, 7))
+    for each in chosen:
+        shares = (percent(right, each.judged) for right in (each.alone, each.heard, each.said))
+        body.append((each.teacher, each.system, each.set, each.sound, f"{each.judged}/{each.substitutions}", *shares))
+    head = ("teacher", "system", "set", "substitution", "judged", "alone", "in what was recognised", "in the reference")
+    title = "Substitutions in which a teacher finds the right character likelier than the recognised one\n"
+    return title + table(head, body, range(4, 8))

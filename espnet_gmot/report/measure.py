@@ -1,18 +1,15 @@
 """How well alignments hit the true times: errors in milliseconds and mass in the right place."""
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from espnet_gmot.errors import UserError
-from espnet_gmot.files import replacing
 from espnet_gmot.report.align import Span, barycentres, coupling_spans, inside
+from espnet_gmot.report.rows import read_rows, write_rows
 
 
 @dataclass(frozen=True)
@@ -137,22 +134,13 @@ def table(scores: Sequence[Score]) -> str:
 
 def write_scores(path: Path, scores: Iterable[Score]) -> None:
     """Write a CSV file with a header, in one step."""
-    with replacing(path) as handle:
-        writer = csv.DictWriter(handle, [field.name for field in fields(Score)], lineterminator="\n")
-        writer.writeheader()
-        for each in scores:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(each).items()})
+    write_rows(path, Score, scores)
 
 
 def read_scores(path: str | Path) -> list[Score]:
     """Read what :func:`write_scores` wrote.
 
     Raises:
-        UserError: no such file, or not of that kind.
+        UserError: no such file, a column is missing, or a value is no number; names the line.
     """
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as lines:
-            kinds: dict[str, Any] = {field.name: field.type for field in fields(Score)}
-            return [Score(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in csv.DictReader(lines)]
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"{path}: no alignment scores ({error}); write them with align --measure") from error
+    return [score for _, score in read_rows(path, Score, "align --measure writes it")]

@@ -1,15 +1,12 @@
 """Results as a CSV file, one line a system, seed and set: what comparisons write and everything else reads."""
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import replacing
 from espnet_gmot.report.cer import Counts
+from espnet_gmot.report.rows import read_rows, write_rows
 
 
 @dataclass(frozen=True)
@@ -67,19 +64,9 @@ class Result:
         return Counts(self.utterances, self.characters, correct, *wrong)
 
 
-NAMES = tuple(field.name for field in fields(Result))
-
-
 def write_results(path: str | Path, results: Iterable[Result]) -> None:
     """Write a CSV file with a header, in one step."""
-    with replacing(Path(path)) as handle:
-        writer = csv.DictWriter(handle, NAMES, lineterminator="\n")
-        writer.writeheader()
-        for result in results:
-            row = asdict(result)
-            writer.writerow(
-                {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
-            )
+    write_rows(path, Result, results)
 
 
 def read_results(path: str | Path) -> list[Result]:
@@ -90,53 +77,9 @@ def read_results(path: str | Path) -> list[Result]:
             counts contradict each other; names the line.
     """
     results: list[Result] = []
-    for where, row in read_csv(Path(path), NAMES, "a comparison writes it (run_comparison.sh)")[1]:
-        values: dict[str, Any] = {
-            field.name: _value(row[field.name], field.type, f"{where}: {field.name}") for field in fields(Result)
-        }
-        results.append(_checked(Result(**values), results, where))
+    for where, result in read_rows(path, Result, "a comparison writes it (run_comparison.sh)"):
+        results.append(_checked(result, results, where))
     return results
-
-
-def read_csv(path: Path, needed: Sequence[str], source: str) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """The columns of a CSV file with a header, and its lines, each with its place.
-
-    Args:
-        path: the file.
-        needed: columns that must be there.
-        source: what writes such a file.
-
-    Raises:
-        UserError: no such file, no CSV in UTF-8, a column is missing, or there is no line.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; {source}")
-    with _named(path), path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        names = list(reader.fieldnames or ())
-        if missing := [name for name in needed if name not in names]:
-            raise UserError(f"{path}: no column {missing[0]!r}; {source}")
-        # a line that is cut short has None for what it lacks
-        rows = [(f"{path}:{reader.line_num}", {name: row[name] or "" for name in names}) for row in reader]
-    if not rows:
-        raise UserError(f"{path}: holds no results yet")
-    return names, rows
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Say which file is no CSV in UTF-8."""
-    try:
-        yield
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no CSV file in UTF-8 ({error}); give one that a comparison wrote") from error
-
-
-def _value(text: str, kind: Any, where: str) -> str | int | float:
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise UserError(f"{where}: {text!r} is no number; write the file again") from error
 
 
 def _checked(result: Result, others: list[Result], where: str) -> Result:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import replacing
-from espnet_gmot.report.results import read_csv
+from espnet_gmot.report.rows import read_csv
 from espnet_gmot.report.scored import Row
 
 _FIRST = ("set", "utterance", "characters")

@@ -10,6 +10,7 @@ from espnet_gmot.report import homophones
 from espnet_gmot.report.cer import edits
 from espnet_gmot.report.cli import main
 from espnet_gmot.report.knowledge import Chosen, ask, doubts
+from espnet_gmot.report.rows import read_rows
 from espnet_gmot.teacher.choice import Doubt
 from espnet_gmot.teacher.mlm import Pretrainer, PretrainOptions
 from tests.report.test_report import experiment
@@ -38,9 +39,9 @@ def test_counts_by_hand() -> None:
         return found
 
     found = ask([edits("他妈龘今", "她马高今"), edits("他好", "她好")], judge)
-    assert found[homophones.TONED] == Chosen(2, 2, 0, 2, 2)  # 他 → 她, twice
-    assert found[homophones.TONELESS] == Chosen(1, 1, 0, 0, 1)  # 妈 → 马
-    assert found[homophones.OTHER] == Chosen(1, 0, 0, 0, 0)  # 龘 → 高
+    assert found[homophones.TONED] == [(False, True, True)] * 2  # 他 → 她, twice
+    assert found[homophones.TONELESS] == [(False, False, True)]  # 妈 → 马
+    assert found[homophones.OTHER] == [None]  # 龘 → 高
 
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,14 +57,19 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     (tmp_path / "plm").mkdir()
     plm.save()
-    main(["--exp", f"ctc={exp}", "--errors", "--teacher", str(tmp_path / "plm")])
-    out = capsys.readouterr().out
-    assert f"Substitutions in which {tmp_path / 'plm'} finds the right character likelier" in out
-    rows = [line.split() for line in out.splitlines() if "same syllable and tone" in line]
-    assert rows == [["ctc", "test", "same", "syllable", "and", "tone", "0/1", "–", "–", "–"]]
-    (other,) = [line.split() for line in out.splitlines() if " other " in line and "1/1" in line]
-    assert other[:4] == ["ctc", "test", "other", "1/1"] and {*other[4::2]} <= {"0.0", "100.0"}
+    command, teacher = ["--exp", f"ctc={exp}"], str(tmp_path / "plm")
+    main([*command, "--errors", "--teacher", teacher, teacher, "--write_choices", str(tmp_path / "choices.csv")])
+    found = [row for _, row in read_rows(tmp_path / "choices.csv", Chosen, "")]
+    assert len(found) == 6 and found[:3] == found[3:]
+    toned, toneless, other = found[:3]
+    assert toned == Chosen(teacher, "ctc", "test", homophones.TONED, 1, 0, 0, 0, 0)
+    assert toneless == Chosen(teacher, "ctc", "test", homophones.TONELESS, 0, 0, 0, 0, 0)
+    assert (other.substitutions, other.judged) == (1, 1) and {other.alone, other.heard, other.said} <= {0, 1}
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [teacher, "ctc", "test", "same", "syllable", "and", "tone", "0/1", "–", "–", "–"] in lines
     with pytest.raises(UserError, match="--teacher: goes with --errors"):
-        main(["--exp", f"ctc={exp}", "--teacher", str(tmp_path / "plm")])
+        main([*command, "--teacher", teacher])
+    with pytest.raises(UserError, match="--write_choices: goes with --teacher"):
+        main([*command, "--errors", "--write_choices", str(tmp_path / "choices.csv")])
     with pytest.raises(UserError, match="there is no such folder"):
-        main(["--exp", f"ctc={exp}", "--errors", "--teacher", str(tmp_path / "nothing" / "here")])
+        main([*command, "--errors", "--teacher", str(tmp_path / "nothing" / "here")])
