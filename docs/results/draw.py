@@ -19,8 +19,11 @@ matplotlib.use("Agg")
 from espnet_gmot.report.courses import Moment, courses
 from espnet_gmot.report.courses import figure as courses_figure
 from espnet_gmot.report.doses import figure, order, responses
+from espnet_gmot.report.homophones import OTHER, TONED, TONELESS
+from espnet_gmot.report.knowledge import Chosen
 from espnet_gmot.report.measure import Score, read_scores, systems
 from espnet_gmot.report.results import Result, read_results
+from espnet_gmot.report.rows import read_rows
 from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import blocks_of, probability, resampled
 from espnet_gmot.report.utterances import Counted, read_utterances
@@ -42,6 +45,17 @@ SPEECH = {
     "tot": "nodes alone, with the prior (tot)",
 }
 """Systems that were tried on real speech, in the order of the table."""
+
+FAMILY = {
+    "ctc": "CTC",
+    "ot-x10": "nodes alone (ot)",
+    "uot-x10": "nodes alone, marginals relaxed (uot)",
+    "tot-x10": "nodes alone, with the prior of the order (tot)",
+    "gmot-x10": "nodes and edges (gmot)",
+    "gmot-u-x10": "nodes and edges, marginals relaxed (gmot-u)",
+    "gmot-t-x10": "nodes and edges, with the prior of the order (gmot-t)",
+}
+"""Members of the family on the synthetic corpus, likewise."""
 
 
 class Experiment:
@@ -65,21 +79,26 @@ class Experiment:
 
     def systems(self) -> list[str]:
         """In the order of the table: the baseline and its like first, then by what the teacher has read."""
-        names, known = dict.fromkeys(result.system for result in self.results), list(SPEECH)
-        place = {name: known.index(name) if name in known else order(name) for name in names}
-        return sorted(names, key=lambda name: (name != self.baseline, place[name]))
+        names = dict.fromkeys(result.system for result in self.results)
+        return sorted(names, key=lambda name: (name != self.baseline, order(name)))
 
     def rates(self, system: str, part: str) -> list[float]:
         """CER in %, one for each seed."""
         return [100 * result.cer for result in self.results if (result.system, result.set) == (system, part)]
 
     def table(self, labels: dict[str, str]) -> str:
-        """Mean CER with its 95 % interval over seeds, and the difference from the baseline."""
+        """Mean CER with its 95 % interval over seeds, and the difference from the baseline.
+
+        Args:
+            labels: what to call the systems, in the order of the table.
+        """
+        if lacking := set(self.systems()) - labels.keys():
+            sys.exit(f"no label for {', '.join(sorted(lacking))}")
         head = ["", "seeds", *(f"CER {part}, % (95 %)" for part in self.parts)]
         head += [f"{self.last}: less {self.baseline}'s (95 %)", "seed by seed", "p"]
         rows = []
-        for system in self.systems():
-            cells = [labels.get(system, system), str(len(self.rates(system, self.parts[0])))]
+        for system, label in labels.items():
+            cells = [label, str(len(self.rates(system, self.parts[0])))]
             cells += [_mean(self.rates(system, part)) for part in self.parts]
             interval, p_value = self.tested(system)
             each = ", ".join(f"{value:+.1f}" for value in self.differences(system)) if interval else ""
@@ -127,12 +146,12 @@ class Experiment:
         )
 
 
-def knowledge() -> str:
-    """Real speech: the teacher against itself without characters."""
-    control = Experiment("cv", "blank")
-    difference, p_value = control.tested("gmot-t")
-    each = ", ".join(f"{value:+.1f}" for value in control.differences("gmot-t"))
-    return f"The teacher less the one without characters, on {control.last}: {difference}, each {each}; p {p_value}."
+def less(experiment: str, system: str, baseline: str, sentence: str) -> str:
+    """One system less another on the last set, as a sentence that begins like this."""
+    found = Experiment(experiment, baseline)
+    difference, p_value = found.tested(system)
+    each = ", ".join(f"{value:+.1f}" for value in found.differences(system))
+    return f"{sentence}, on {found.last}: {difference}, each {each}; p {p_value}."
 
 
 def _mean(rates: list[float]) -> str:
@@ -156,6 +175,27 @@ def alignment_table(path: Path) -> str:
         shares = [100 * score.inside for score in scores]
         rows.append([system, aligner, str(len(scores)), _range(errors), _range(paths), _range(shares)])
     return markdown(head, rows)
+
+
+def choice_table(path: Path, labels: dict[str, str]) -> str:
+    """How often teachers find the right character likelier than the recognised one: of exact homophones, and of all.
+
+    Args:
+        path: what `report --write_choices` wrote.
+        labels: what to call the teachers, in the order of the table.
+    """
+    chosen = [row for _, row in read_rows(path, Chosen, "report --write_choices writes it")]
+    rows = []
+    for teacher, label in labels.items():
+        cells = [label]
+        for sounds in ((TONED,), (TONED, TONELESS, OTHER)):
+            each = [row for row in chosen if row.teacher == teacher and row.sound in sounds]
+            judged = sum(row.judged for row in each)
+            right = (sum(counts) for counts in zip(*((row.alone, row.heard, row.said) for row in each), strict=True))
+            cells.append(" / ".join(f"{100 * count / judged:.0f}" for count in right) + f" (of {judged})")
+        rows.append(cells)
+    order_ = "alone / as recognised / in the reference, %"
+    return markdown(["teacher", f"exact homophones: {order_}", "all substitutions"], rows)
 
 
 def course_table(lines: dict[str, list[Moment]]) -> str:
@@ -214,7 +254,7 @@ def main() -> None:
 
 def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
     """What stands between the marks, by name, and how each picture is drawn."""
-    dose, speech = Experiment("dose"), Experiment("cv")
+    dose, speech, family = Experiment("dose"), Experiment("cv"), Experiment("family")
     read = {
         "none": "random weights",
         "own": "has read the transcripts",
@@ -239,10 +279,23 @@ def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
             }
         ),
         "dose-origin": dose.origin(),
+        "dose-choices": choice_table(
+            HERE / "dose_choices.csv",
+            {
+                name: read.get(name) or f"has read {name[1:]} times as much"
+                for name in ("none", "own", "x3", "x10", "x30")
+            },
+        ),
+        "family": family.table(FAMILY),
+        "family-origin": family.origin(),
+        "family-edges": "  \n".join(
+            less("family", f"{edges}-x10", f"{nodes}-x10", f"With edges less without: {edges} less {nodes}")
+            for edges, nodes in (("gmot", "ot"), ("gmot-t", "tot"), ("gmot-u", "uot"))
+        ),
         "alignment": alignment_table(HERE / "alignment.csv"),
         "cv": speech.table(SPEECH),
         "cv-front": speech.front({name: label for name, label in SPEECH.items() if speech.rates(name, speech.last)}),
-        "cv-knowledge": knowledge(),
+        "cv-knowledge": less("cv", "gmot-t", "blank", "The teacher less the one without characters"),
         "cv-origin": speech.origin(),
         "cv-alignment": alignment_table(HERE / "cv_alignment.csv"),
     }
