@@ -67,6 +67,7 @@ done
     --seeds "${seeds}" --epochs "${epochs}" --jobs "${jobs}"
 experiments=()
 for seed in ${seeds}; do
+    seed=$((10#${seed})) # 08 is seed 8
     experiments+=("exp/asr_ctc_seed${seed}")
     for preset in ${presets}; do
         experiments+=("exp/asr_${preset}-${dose}_seed${seed}")
