@@ -73,10 +73,10 @@ class MaskedChoice:
         return (sequence, len(head)) if len(sequence) <= tokens.limit else None
 
     def id_of(self, character: str) -> int | None:
-        """A character's token; None where it isn't one token."""
-        sequence = self.tokens.encode([character])[0]
-        inner = sequence[self.tokens.prefix : len(sequence) - self.tokens.suffix]
-        return inner[0] if len(inner) == 1 and inner[0] != self.tokens.tokenizer.unk_token_id else None
+        """A character's token; None where the vocabulary has it not as one."""
+        tokenizer = self.tokens.tokenizer
+        found = tokenizer.convert_tokens_to_ids(character)
+        return None if found in (None, tokenizer.unk_token_id) else int(found)
 
     @torch.no_grad()
     def __call__(self, doubts: Sequence[Doubt]) -> list[float | None]:
