@@ -297,6 +297,13 @@ def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
         "cv-front": speech.front({name: label for name, label in SPEECH.items() if speech.rates(name, speech.last)}),
         "cv-knowledge": less("cv", "gmot-t", "blank", "The teacher less the one without characters"),
         "cv-origin": speech.origin(),
+        "cv-choices": choice_table(
+            HERE / "cv_choices.csv",
+            {
+                "e5a": "multilingual-e5-small, two epochs on 20,800 sentences of news and the transcripts",
+                "bert": "four layers, 192 wide, ten epochs on the same",
+            },
+        ),
         "cv-alignment": alignment_table(HERE / "cv_alignment.csv"),
     }
     response, lines = responses(dose.results)[dose.last], courses(read_scores(HERE / "alignment_epochs.csv"))
