@@ -20,10 +20,9 @@ from espnet_gmot.report.courses import Moment, courses
 from espnet_gmot.report.courses import figure as courses_figure
 from espnet_gmot.report.doses import figure, order, responses
 from espnet_gmot.report.homophones import OTHER, TONED, TONELESS
-from espnet_gmot.report.knowledge import Chosen
+from espnet_gmot.report.knowledge import read_choices
 from espnet_gmot.report.measure import Score, read_scores, systems
 from espnet_gmot.report.results import Result, read_results
-from espnet_gmot.report.rows import read_rows
 from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import blocks_of, probability, resampled
 from espnet_gmot.report.utterances import Counted, read_utterances
@@ -184,7 +183,7 @@ def choice_table(path: Path, labels: dict[str, str]) -> str:
         path: what `report --write_choices` wrote.
         labels: what to call the teachers, in the order of the table.
     """
-    chosen = [row for _, row in read_rows(path, Chosen, "report --write_choices writes it")]
+    chosen = read_choices(path)
     rows = []
     for teacher, label in labels.items():
         cells = [label]

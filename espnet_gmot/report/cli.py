@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.report import html
+from espnet_gmot.report import html, knowledge
 from espnet_gmot.report.results import Result, read_results
-from espnet_gmot.report.rows import write_rows
 from espnet_gmot.report.scored import Row, check_comparable, collect, token_list
 from espnet_gmot.report.tables import differences, errors, group, lines, means, render, uncertainty
 from espnet_gmot.report.utterances import Counted, read_utterances, write_utterances
@@ -205,11 +204,11 @@ def from_experiments(args: argparse.Namespace) -> str:
             raise UserError(f"{first}/config.yaml: no such file; --errors reads the token list there")
         parts.append(errors(groups, tokens))
         if args.teacher:
-            from espnet_gmot.report import knowledge  # torch: no other report needs it
+            from espnet_gmot.report.ask import choices  # torch: no other report needs it
 
-            parts.append(knowledge.render(chosen := knowledge.choices(groups, args.teacher)))
+            parts.append(knowledge.render(chosen := choices(groups, args.teacher)))
             if args.write_choices:
-                write_rows(args.write_choices, knowledge.Chosen, chosen)
+                knowledge.write_choices(args.write_choices, chosen)
     return "\n\n".join([*parts, lines(rates)])
 
 

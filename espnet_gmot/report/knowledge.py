@@ -1,13 +1,11 @@
-"""Whether a language model knows better: of a recogniser's substitutions, those in which it would choose right."""
+"""What a language model would have chosen where a recogniser took another character: the table, and its CSV file."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from espnet_gmot.report.cer import Edit
-from espnet_gmot.report.homophones import OTHER, TONED, TONELESS, similarity
-from espnet_gmot.report.scored import Row
+from espnet_gmot.report.rows import read_rows, write_rows
 from espnet_gmot.report.tables import percent, table
-from espnet_gmot.teacher.choice import Doubt, MaskedChoice
 
 
 @dataclass(frozen=True)
@@ -34,71 +32,6 @@ class Chosen:
     said: int
 
 
-def doubts(sentence: Sequence[Edit]) -> list[tuple[Doubt, Doubt]]:
-    """A sentence's substitutions, each in the sentence as recognised and in the reference; ours is the right one.
-
-    Args:
-        sentence: an alignment.
-    """
-    heard, said = ([getattr(edit, side) for edit in sentence] for side in ("hypothesis", "reference"))
-    return [
-        (
-            Doubt("".join(heard[:index]), "".join(heard[index + 1 :]), edit.reference, edit.hypothesis),
-            Doubt("".join(said[:index]), "".join(said[index + 1 :]), edit.reference, edit.hypothesis),
-        )
-        for index, edit in enumerate(sentence)
-        if edit.kind == "substitution"
-    ]
-
-
-def ask(
-    sentences: Iterable[Sequence[Edit]], judge: Callable[[Sequence[Doubt]], Sequence[float | None]]
-) -> dict[str, list[tuple[bool, bool, bool] | None]]:
-    """Let a model choose between the right and the recognised character of every substitution.
-
-    Args:
-        sentences: alignments.
-        judge: log p(ours) - log p(theirs) of each doubt, or None: a :class:`espnet_gmot.teacher.choice.MaskedChoice`.
-
-    Returns:
-        For each substitution, by how alike the two characters sound, whether it would choose right alone, in the
-        sentence as recognised, and in the reference; None where it can't judge.
-    """
-    asked = [pair for sentence in sentences for pair in doubts(sentence)]
-    alone = judge([heard.alone for heard, _ in asked])
-    heard, said = judge([pair[0] for pair in asked]), judge([pair[1] for pair in asked])
-    found: dict[str, list[tuple[bool, bool, bool] | None]] = {sound: [] for sound in (TONED, TONELESS, OTHER)}
-    for (doubt, _), one, two, three in zip(asked, alone, heard, said, strict=True):
-        answers = found[similarity(doubt.ours, doubt.theirs)]
-        if one is None or two is None or three is None:
-            answers.append(None)
-        else:
-            answers.append((one > 0, two > 0, three > 0))
-    return found
-
-
-def choices(groups: Mapping[tuple[str, str], Sequence[Row]], teachers: Iterable[str]) -> list[Chosen]:
-    """What language models would have chosen.
-
-    Args:
-        groups: experiments of each system and set, one for each seed.
-        teachers: masked language models, folders or hub names.
-
-    Raises:
-        UserError: one can't be loaded, or predicts no masked tokens.
-    """
-    found = []
-    for teacher in teachers:
-        judge = MaskedChoice(teacher)
-        for (system, name), rows in groups.items():
-            asked = ask((edits for row in rows for edits in row.alignments.values()), judge)
-            for sound, answers in asked.items():
-                judged = [answer for answer in answers if answer is not None]
-                right = [sum(column) for column in zip(*judged, strict=True)] or [0, 0, 0]
-                found.append(Chosen(teacher, system, name, sound, len(answers), len(judged), *right))
-    return found
-
-
 def render(chosen: Iterable[Chosen]) -> str:
     """A table for readers."""
     body = []
@@ -108,3 +41,17 @@ def render(chosen: Iterable[Chosen]) -> str:
     head = ("teacher", "system", "set", "substitution", "judged", "alone", "in what was recognised", "in the reference")
     title = "Substitutions in which a teacher finds the right character likelier than the recognised one\n"
     return title + table(head, body, range(4, 8))
+
+
+def write_choices(path: Path, chosen: Iterable[Chosen]) -> None:
+    """Write a CSV file with a header, in one step."""
+    write_rows(path, Chosen, chosen)
+
+
+def read_choices(path: Path) -> list[Chosen]:
+    """Read what :func:`write_choices` wrote.
+
+    Raises:
+        UserError: no such file, a column is missing, or a value is no number; names the line.
+    """
+    return [chosen for _, chosen in read_rows(path, Chosen, "report --errors --write_choices writes it")]

@@ -7,10 +7,10 @@ import pytest
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import homophones
+from espnet_gmot.report.ask import ask, doubts
 from espnet_gmot.report.cer import edits
 from espnet_gmot.report.cli import main
-from espnet_gmot.report.knowledge import Chosen, ask, doubts
-from espnet_gmot.report.rows import read_rows
+from espnet_gmot.report.knowledge import Chosen, read_choices
 from espnet_gmot.teacher.choice import Doubt
 from espnet_gmot.teacher.mlm import Pretrainer, PretrainOptions
 from tests.report.test_report import experiment
@@ -59,7 +59,7 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plm.save()
     command, teacher = ["--exp", f"ctc={exp}"], str(tmp_path / "plm")
     main([*command, "--errors", "--teacher", teacher, teacher, "--write_choices", str(tmp_path / "choices.csv")])
-    found = [row for _, row in read_rows(tmp_path / "choices.csv", Chosen, "")]
+    found = read_choices(tmp_path / "choices.csv")
     assert len(found) == 6 and found[:3] == found[3:]
     toned, toneless, other = found[:3]
     assert toned == Chosen(teacher, "ctc", "test", homophones.TONED, 1, 0, 0, 0, 0)
@@ -67,6 +67,9 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (other.substitutions, other.judged) == (1, 1) and {other.alone, other.heard, other.said} <= {0, 1}
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [teacher, "ctc", "test", "same", "syllable", "and", "tone", "0/1", "–", "–", "–"] in lines
+    page = tmp_path / "page.html"
+    main([*command, "--html", str(page), "--choices", str(tmp_path / "choices.csv")])
+    assert '<h2 id="knowledge">' in page.read_text(encoding="utf-8")
     with pytest.raises(UserError, match="--teacher: goes with --errors"):
         main([*command, "--teacher", teacher])
     with pytest.raises(UserError, match="--write_choices: goes with --teacher"):

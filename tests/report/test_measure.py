@@ -59,5 +59,5 @@ def test_scores_are_read_as_written(tmp_path: Path) -> None:
     assert read_scores(tmp_path / "x.csv") == scores
     assert "125.0 ± 0.0" in table(scores) and "ctc" in table(scores)
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="no column .experiment.; align --measure"):
+    with pytest.raises(UserError, match=r"no column .experiment.; align --measure"):
         read_scores(tmp_path / "x.csv")
