@@ -19,8 +19,8 @@ matplotlib.use("Agg")
 from espnet_gmot.report.courses import Moment, courses
 from espnet_gmot.report.courses import figure as courses_figure
 from espnet_gmot.report.doses import figure, order, responses
-from espnet_gmot.report.homophones import OTHER, TONED, TONELESS
-from espnet_gmot.report.knowledge import read_choices
+from espnet_gmot.report.homophones import TONED
+from espnet_gmot.report.knowledge import ALL, read_knowledge
 from espnet_gmot.report.measure import Score, read_scores, systems
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.statistics import mean_interval
@@ -176,25 +176,26 @@ def alignment_table(path: Path) -> str:
     return markdown(head, rows)
 
 
-def choice_table(path: Path, labels: dict[str, str]) -> str:
-    """How often teachers find the right character likelier than the recognised one: of exact homophones, and of all.
+def knowledge_table(path: Path, labels: dict[str, str]) -> str:
+    """How often teachers tell the right place from the wrong one: of exact homophones, and of all substitutions.
 
     Args:
-        path: what `report --write_choices` wrote.
+        path: what `report --write_knowledge` wrote.
         labels: what to call the teachers, in the order of the table.
     """
-    chosen = read_choices(path)
+    found = {(each.teacher, each.sound): each for each in read_knowledge(path)}
+    if lacking := {teacher for teacher, _ in found} - labels.keys():
+        sys.exit(f"{path.name}: no label for {', '.join(sorted(lacking))}")
     rows = []
     for teacher, label in labels.items():
         cells = [label]
-        for sounds in ((TONED,), (TONED, TONELESS, OTHER)):
-            each = [row for row in chosen if row.teacher == teacher and row.sound in sounds]
-            judged = sum(row.judged for row in each)
-            right = (sum(counts) for counts in zip(*((row.alone, row.heard, row.said) for row in each), strict=True))
-            cells.append(" / ".join(f"{100 * count / judged:.0f}" for count in right) + f" (of {judged})")
+        for sound in (TONED, ALL):
+            each = found[teacher, sound]
+            shares = ((each.heard, each.heard_error), (each.said, each.said_error))
+            cells += [str(each.asked), *(f"{100 * share:.0f} ± {100 * error:.0f}" for share, error in shares)]
         rows.append(cells)
-    order_ = "alone / as recognised / in the reference, %"
-    return markdown(["teacher", f"exact homophones: {order_}", "all substitutions"], rows)
+    places = ("as recognised, %", "in the reference, %")
+    return markdown(["teacher", "exact homophones", *places, "all substitutions", *places], rows)
 
 
 def course_table(lines: dict[str, list[Moment]]) -> str:
@@ -278,11 +279,14 @@ def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
             }
         ),
         "dose-origin": dose.origin(),
-        "dose-choices": choice_table(
-            HERE / "dose_choices.csv",
+        "dose-knowledge": knowledge_table(
+            HERE / "dose_knowledge.csv",
             {
-                name: read.get(name) or f"has read {name[1:]} times as much"
-                for name in ("none", "own", "x3", "x10", "x30")
+                "none": read["none"],
+                "blank": read["blank"],
+                "permuted": read["permuted"],
+                "own": read["own"],
+                **{f"x{times}": f"has read {times} times as much" for times in (3, 10, 30)},
             },
         ),
         "family": family.table(FAMILY),
@@ -296,11 +300,11 @@ def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
         "cv-front": speech.front({name: label for name, label in SPEECH.items() if speech.rates(name, speech.last)}),
         "cv-knowledge": less("cv", "gmot-t", "blank", "The teacher less the one without characters"),
         "cv-origin": speech.origin(),
-        "cv-choices": choice_table(
-            HERE / "cv_choices.csv",
+        "cv-knowledge-of-errors": knowledge_table(
+            HERE / "cv_knowledge.csv",
             {
-                "e5a": "multilingual-e5-small, two epochs on 20,800 sentences of news and the transcripts",
-                "bert": "four layers, 192 wide, ten epochs on the same",
+                "e5a": "multilingual-e5-small, adapted for two epochs (1,514 updates)",
+                "bert": "four layers, 192 wide, from scratch, ten epochs (7,570 updates)",
             },
         ),
         "cv-alignment": alignment_table(HERE / "cv_alignment.csv"),

@@ -1,59 +1,98 @@
-"""Ask a language model: of a recogniser's substitutions, in which would it have chosen right?"""
+"""Ask a language model: can it tell where the right character stands and where the one that was recognised?"""
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
 
 from espnet_gmot.report.cer import Edit
 from espnet_gmot.report.homophones import OTHER, TONED, TONELESS, similarity
-from espnet_gmot.report.knowledge import Chosen
+from espnet_gmot.report.knowledge import ALL, Knowledge
 from espnet_gmot.report.scored import Row
+from espnet_gmot.report.statistics import ratio_error
 from espnet_gmot.teacher.choice import Doubt, MaskedChoice
 
+_TIE = 1e-4  # nats: less is rounding
 
-def doubts(sentence: Sequence[Edit]) -> list[tuple[Doubt, Doubt]]:
-    """A sentence's substitutions, each in the sentence as recognised and in the reference; ours is the right one.
+
+def doubt(sentence: Sequence[Edit], index: int, side: str, ours: str, theirs: str) -> Doubt:
+    """A place of a sentence.
 
     Args:
         sentence: an alignment.
+        index: which of its steps.
+        side: ``hypothesis`` or ``reference``: as recognised, or as it should be.
+        ours, theirs: characters for it.
     """
-    heard, said = ([getattr(edit, side) for edit in sentence] for side in ("hypothesis", "reference"))
-    return [
-        (
-            Doubt("".join(heard[:index]), "".join(heard[index + 1 :]), edit.reference, edit.hypothesis),
-            Doubt("".join(said[:index]), "".join(said[index + 1 :]), edit.reference, edit.hypothesis),
-        )
-        for index, edit in enumerate(sentence)
-        if edit.kind == "substitution"
-    ]
+    words = [getattr(edit, side).replace("<space>", " ") for edit in sentence]
+    return Doubt("".join(words[:index]), "".join(words[index + 1 :]), ours, theirs)
 
 
-def ask(
-    sentences: Iterable[Sequence[Edit]], judge: Callable[[Sequence[Doubt]], Sequence[float | None]]
-) -> dict[str, list[tuple[bool, bool, bool] | None]]:
-    """Let a model choose between the right and the recognised character of every substitution.
+def pairs(sentences: Mapping[str, Sequence[Edit]]) -> list[tuple[str, int, str, int]]:
+    """Substitutions, each with a place where what was recognised is right.
 
     Args:
-        sentences: alignments.
-        judge: log p(ours) - log p(theirs) of each doubt, or None: a :class:`espnet_gmot.teacher.choice.MaskedChoice`.
+        sentences: alignments by utterance.
 
     Returns:
-        For each substitution, by how alike the two characters sound, whether it would choose right alone, in the
-        sentence as recognised, and in the reference; None where it can't judge.
+        Utterance and step of each substitution for which there is such a place, then that place's. Places with the same
+        character take turns.
     """
-    asked = [pair for sentence in sentences for pair in doubts(sentence)]
-    alone = judge([heard.alone for heard, _ in asked])
-    heard, said = judge([pair[0] for pair in asked]), judge([pair[1] for pair in asked])
-    found: dict[str, list[tuple[bool, bool, bool] | None]] = {sound: [] for sound in (TONED, TONELESS, OTHER)}
-    for (doubt, _), one, two, three in zip(asked, alone, heard, said, strict=True):
-        answers = found[similarity(doubt.ours, doubt.theirs)]
-        if one is None or two is None or three is None:
-            answers.append(None)
-        else:
-            answers.append((one > 0, two > 0, three > 0))
+    right: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for key, sentence in sentences.items():
+        for index, edit in enumerate(sentence):
+            if edit.kind == "correct":
+                right[edit.reference].append((key, index))
+    turns: Counter[str] = Counter()
+    found = []
+    for key, sentence in sentences.items():
+        for index, edit in enumerate(sentence):
+            if edit.kind == "substitution" and (others := right.get(edit.hypothesis)):
+                found.append((key, index, *others[turns[edit.hypothesis] % len(others)]))
+                turns[edit.hypothesis] += 1
     return found
 
 
-def choices(groups: Mapping[tuple[str, str], Sequence[Row]], teachers: Iterable[str]) -> list[Chosen]:
-    """What language models would have chosen.
+def ask(
+    sentences: Mapping[str, Sequence[Edit]], judge: Callable[[Sequence[Doubt]], Sequence[float | None]]
+) -> list[tuple[str, str, float, float]]:
+    """Whether a model tells each substitution's place from one where the recognised character is right.
+
+    Both places are weighed for the same two characters, so that it counts for nothing which is the more frequent.
+
+    Args:
+        sentences: alignments by utterance.
+        judge: log p(ours) - log p(theirs) of each doubt, or None: a :class:`espnet_gmot.teacher.choice.MaskedChoice`.
+
+    Returns:
+        For each substitution that it can weigh: the utterance, how alike the characters sound, and whether it finds the
+        right character likelier at its own place than at the other's, in the sentences as recognised and as they should
+        be: 1, 0, or 0.5 for a tie.
+    """
+    asked = pairs(sentences)
+    doubts = []
+    for key, index, other, place in asked:
+        edit = sentences[key][index]
+        for side in ("hypothesis", "reference"):
+            doubts.append(doubt(sentences[key], index, side, edit.reference, edit.hypothesis))
+            doubts.append(doubt(sentences[other], place, side, edit.reference, edit.hypothesis))
+    weights = judge(doubts)
+    found = []
+    for number, (key, index, _, _) in enumerate(asked):
+        values = [weight for weight in weights[4 * number : 4 * number + 4] if weight is not None]
+        if len(values) == 4:
+            edit = sentences[key][index]
+            sound = similarity(edit.reference, edit.hypothesis)
+            found.append((key, sound, _larger(*values[:2]), _larger(*values[2:])))
+    return found
+
+
+def _larger(one: float, other: float) -> float:
+    return 0.5 if abs(one - other) < _TIE else float(one > other)
+
+
+def knowledge(groups: Mapping[tuple[str, str], Sequence[Row]], teachers: Iterable[str]) -> list[Knowledge]:
+    """What language models can tell of the recognisers' substitutions.
 
     Args:
         groups: experiments of each system and set, one for each seed.
@@ -62,13 +101,30 @@ def choices(groups: Mapping[tuple[str, str], Sequence[Row]], teachers: Iterable[
     Raises:
         UserError: one can't be loaded, or predicts no masked tokens.
     """
+    judges = {teacher: MaskedChoice(teacher) for teacher in teachers}  # all of them before the first is asked
     found = []
-    for teacher in teachers:
-        judge = MaskedChoice(teacher)
+    for teacher, judge in judges.items():
         for (system, name), rows in groups.items():
-            asked = ask((edits for row in rows for edits in row.alignments.values()), judge)
-            for sound, answers in asked.items():
-                judged = [answer for answer in answers if answer is not None]
-                right = [sum(column) for column in zip(*judged, strict=True)] or [0, 0, 0]
-                found.append(Chosen(teacher, system, name, sound, len(answers), len(judged), *right))
+            answers = [answer for row in rows for answer in ask(row.alignments, judge)]
+            made = Counter(
+                similarity(edit.reference, edit.hypothesis)
+                for row in rows
+                for sentence in row.alignments.values()
+                for edit in sentence
+                if edit.kind == "substitution"
+            )
+            for sound in (TONED, TONELESS, OTHER, ALL):
+                here = [answer for answer in answers if sound in (answer[1], ALL)]
+                shares = [share for side in (2, 3) for share in _share(here, side)]
+                count = made.total() if sound == ALL else made[sound]
+                found.append(Knowledge(teacher, system, name, sound, count, len(here), *shares))
     return found
+
+
+def _share(answers: Sequence[tuple[str, str, float, float]], side: int) -> tuple[float, float]:
+    """Mean of one side's answers, and its standard error when utterances are drawn, with all their seeds."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for answer in answers:
+        groups[answer[0]].append(float(answer[side]))
+    values = [np.array(each) for each in groups.values()]
+    return (float(np.concatenate(values).mean()) if values else float("nan")), ratio_error(values)

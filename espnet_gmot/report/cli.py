@@ -112,9 +112,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--teacher",
         nargs="+",
         metavar="MODEL",
-        help="with --errors: how often these masked language models would choose right (folders or Hugging Face names)",
+        help="with --errors: what these masked language models can tell of them (folders or Hugging Face names)",
     )
-    parser.add_argument("--write_choices", type=Path, metavar="FILE", help="that table, as CSV")
+    parser.add_argument("--write_knowledge", type=Path, metavar="FILE", help="that table, as CSV")
     parser.add_argument(
         "--blocks",
         choices=("speaker", "utterance"),
@@ -204,11 +204,11 @@ def from_experiments(args: argparse.Namespace) -> str:
             raise UserError(f"{first}/config.yaml: no such file; --errors reads the token list there")
         parts.append(errors(groups, tokens))
         if args.teacher:
-            from espnet_gmot.report.ask import choices  # torch: no other report needs it
+            from espnet_gmot.report import ask  # torch: no other report needs it
 
-            parts.append(knowledge.render(chosen := choices(groups, args.teacher)))
-            if args.write_choices:
-                knowledge.write_choices(args.write_choices, chosen)
+            parts.append(knowledge.render(found := ask.knowledge(groups, args.teacher)))
+            if args.write_knowledge:
+                knowledge.write_knowledge(args.write_knowledge, found)
     return "\n\n".join([*parts, lines(rates)])
 
 
@@ -222,8 +222,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--anonymous: goes with --write_utterances FILE")
     if args.teacher and not args.errors:
         raise UserError("--teacher: goes with --errors")
-    if args.write_choices and not args.teacher:
-        raise UserError("--write_choices: goes with --teacher MODEL")
+    if args.write_knowledge and not args.teacher:
+        raise UserError("--write_knowledge: goes with --teacher MODEL")
     if args.resamples < 100:
         raise UserError(f"--resamples {args.resamples}: must be at least 100")
     print(from_csv(args) if args.csv else from_experiments(args))

@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     page.add_argument("--utt", nargs="+", default=[], help="utterances whose couplings the page draws")
     page.add_argument("--truth", type=Path, metavar="CTM", help="true times of --utt")
     page.add_argument("--alignment", type=Path, metavar="CSV", help="what align --measure wrote, to show as a table")
-    page.add_argument("--choices", type=Path, metavar="CSV", help="what --write_choices wrote, to show as a table")
+    page.add_argument("--knowledge", type=Path, metavar="CSV", help="what --write_knowledge wrote, to show as a table")
     page.add_argument("--frame_shift", type=float, help="seconds a frame, where the models read features")
 
 
@@ -49,7 +49,7 @@ def write(
     """
     from espnet_gmot.report.align_cli import true_spans
     from espnet_gmot.report.couplings import observe
-    from espnet_gmot.report.knowledge import read_choices
+    from espnet_gmot.report.knowledge import read_knowledge
     from espnet_gmot.report.measure import read_scores
     from espnet_gmot.report.page import Page
 
@@ -60,5 +60,5 @@ def write(
     if args.utt and not couplings:
         raise UserError("--utt: none of these experiments has a coupling: give one of model: gmot")
     scores = read_scores(args.alignment) if args.alignment else []
-    choices = read_choices(args.choices) if args.choices else []
-    Page(args.title, exps, rows, results, couplings, scores, choices, args.words, args.resamples).write(args.html)
+    knowledge = read_knowledge(args.knowledge) if args.knowledge else []
+    Page(args.title, exps, rows, results, couplings, scores, knowledge, args.words, args.resamples).write(args.html)

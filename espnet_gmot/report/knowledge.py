@@ -1,24 +1,28 @@
-"""What a language model would have chosen where a recogniser took another character: the table, and its CSV file."""
+"""What a language model can tell of a recogniser's substitutions: the table, and its CSV file."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_gmot.report.rows import read_rows, write_rows
-from espnet_gmot.report.tables import percent, table
+from espnet_gmot.report.tables import table
+
+ALL = "all"
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What a language model would have chosen where a recogniser took another character.
+class Knowledge:
+    """How often a language model tells the right character's place from one where the recognised character is right.
 
     Attributes:
         teacher, system, set: which language model, whose errors, on what; all seeds of a system together.
-        sound: how alike right and recognised character sound, see :func:`espnet_gmot.report.homophones.similarity`.
+        sound: how alike the two characters sound, see :func:`espnet_gmot.report.homophones.similarity`, or ``all``.
         substitutions: how many.
-        judged: those in which both characters are tokens of the model.
-        alone, heard, said: of these, those in which it finds the right character likelier: without any sentence, in
-            the sentence as it was recognised, and in the reference.
+        asked: those that the model can weigh: both characters are tokens of its vocabulary, the sentences are short
+            enough, and the recognised character is right somewhere in the set.
+        heard, said: the share of these in which it finds the right character likelier at its own place than at the
+            other's, in the sentences as they were recognised, and as they should be; 0.5 is what a coin would do.
+        heard_error, said_error: standard errors, utterances being drawn with all their seeds.
     """
 
     teacher: str
@@ -26,32 +30,42 @@ class Chosen:
     set: str
     sound: str
     substitutions: int
-    judged: int
-    alone: int
-    heard: int
-    said: int
+    asked: int
+    heard: float
+    heard_error: float
+    said: float
+    said_error: float
+
+    def cells(self) -> list[str]:
+        """Sound, numbers and shares in %, for a table."""
+        shares = ((self.heard, self.heard_error), (self.said, self.said_error))
+        shown = [f"{100 * share:.1f} ± {100 * error:.1f}" if self.asked else "–" for share, error in shares]
+        return [self.sound, f"{self.asked} of {self.substitutions}", *shown]
 
 
-def render(chosen: Iterable[Chosen]) -> str:
+#: Titles of :meth:`Knowledge.cells`.
+HEAD = ("substitution", "asked", "as recognised %", "in the reference %")
+
+
+def render(found: Iterable[Knowledge]) -> str:
     """A table for readers."""
-    body = []
-    for each in chosen:
-        shares = (percent(right, each.judged) for right in (each.alone, each.heard, each.said))
-        body.append((each.teacher, each.system, each.set, each.sound, f"{each.judged}/{each.substitutions}", *shares))
-    head = ("teacher", "system", "set", "substitution", "judged", "alone", "in what was recognised", "in the reference")
-    title = "Substitutions in which a teacher finds the right character likelier than the recognised one\n"
-    return title + table(head, body, range(4, 8))
+    body = [(each.teacher, each.system, each.set, *each.cells()) for each in found]
+    title = (
+        "How often a teacher tells the right character's place from one where the recognised character is right "
+        "(50 %: never), with standard errors\n"
+    )
+    return title + table(("teacher", "system", "set", *HEAD), body, range(4, 7))
 
 
-def write_choices(path: Path, chosen: Iterable[Chosen]) -> None:
+def write_knowledge(path: Path, found: Iterable[Knowledge]) -> None:
     """Write a CSV file with a header, in one step."""
-    write_rows(path, Chosen, chosen)
+    write_rows(path, Knowledge, found)
 
 
-def read_choices(path: Path) -> list[Chosen]:
-    """Read what :func:`write_choices` wrote.
+def read_knowledge(path: Path) -> list[Knowledge]:
+    """Read what :func:`write_knowledge` wrote.
 
     Raises:
         UserError: no such file, a column is missing, or a value is no number; names the line.
     """
-    return [chosen for _, chosen in read_rows(path, Chosen, "report --errors --write_choices writes it")]
+    return [found for _, found in read_rows(path, Knowledge, "report --errors --write_knowledge writes it")]

@@ -10,6 +10,7 @@ import numpy as np
 
 from espnet_gmot.report.align import Span, barycentres, coupling_spans, inside
 from espnet_gmot.report.rows import read_rows, write_rows
+from espnet_gmot.report.statistics import ratio_error
 
 
 @dataclass(frozen=True)
@@ -97,22 +98,12 @@ def score(experiment: str, model_file: str, aligner: str, errors: Iterable[np.nd
         len(parts),
         together.shape[1],
         error_ms=1000 * float(np.nanmean(off)),
-        error_se_ms=1000 * _ratio_error([np.abs(part[0]) for part in parts]),
+        error_se_ms=1000 * ratio_error([np.abs(part[0]) for part in parts]),
         median_ms=1000 * float(np.nanmedian(off)),
         bias_ms=1000 * float(np.nanmean(together[0])),
         path_ms=1000 * float(np.nanmean(np.abs(together[1]))),
         inside=float(np.nanmean(together[2])),
     )
-
-
-def _ratio_error(groups: list[np.ndarray]) -> float:
-    """Standard error of a mean over all tokens when whole utterances are drawn (linearised ratio estimator)."""
-    sums = np.array([np.nansum(group) for group in groups])
-    sizes = np.array([np.isfinite(group).sum() for group in groups])
-    if len(groups) < 2 or not sizes.sum():
-        return float("nan")
-    residual = sums - sizes * sums.sum() / sizes.sum()
-    return float(np.sqrt(len(groups) / (len(groups) - 1) * (residual**2).sum()) / sizes.sum())
 
 
 def _centres(spans: Sequence[Span]) -> np.ndarray:

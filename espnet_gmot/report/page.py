@@ -13,13 +13,13 @@ from espnet_gmot.files import write_text
 from espnet_gmot.report import pictures
 from espnet_gmot.report.cer import Edit
 from espnet_gmot.report.homophones import TONED, similarity
-from espnet_gmot.report.knowledge import Chosen
+from espnet_gmot.report.knowledge import HEAD, Knowledge
 from espnet_gmot.report.measure import Score
 from espnet_gmot.report.origin import here, origin, parameters_size, training_command
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.statistics import mean_interval
-from espnet_gmot.report.tables import FEWEST_BLOCKS, blocks_of, percent, probability, resampled
+from espnet_gmot.report.tables import FEWEST_BLOCKS, blocks_of, probability, resampled
 from espnet_gmot.report.training_log import TrainingLog, read_training_log
 
 #: What the marks of an error mean; a homophone is a substitution by a character of the same sound and tone.
@@ -47,7 +47,7 @@ class Page:
         couplings: what to draw of chosen utterances.
         command: the words that made the page.
         scores: alignments against true times.
-        choices: what language models would have chosen.
+        knowledge: what language models can tell of the errors.
         resamples: of the bootstrap.
         sentences: utterances with errors to show for each set.
     """
@@ -58,7 +58,7 @@ class Page:
     results: Sequence[Result] = ()
     couplings: Sequence[pictures.Coupling] = ()
     scores: Sequence[Score] = ()
-    choices: Sequence[Chosen] = ()
+    knowledge: Sequence[Knowledge] = ()
     command: Sequence[str] = ()
     resamples: int = 10_000
     sentences: int = 20
@@ -91,7 +91,7 @@ class Page:
         sections += [("learning", "Learning")] if learning else []
         sections += [("times", "Times")] if self.scores else []
         sections += [("couplings", "Couplings"), ("edges", "Edges")] if utterances else []
-        sections += [("knowledge", "What the teacher knows")] if self.choices else []
+        sections += [("knowledge", "What the teacher knows")] if self.knowledge else []
         sections += [("errors", "Errors")] if errors else []
         sections += [("resources", "Resources"), ("where", "What was run where")]
         return environment.get_template("page.html.j2").render(
@@ -104,7 +104,7 @@ class Page:
             along=pictures.along(self.scores),
             scores=_scores(self.scores) if self.scores else None,
             utterances=utterances,
-            choices=_choices(self.choices) if self.choices else None,
+            knowledge=_knowledge(self.knowledge) if self.knowledge else None,
             errors=errors,
             homophones=self._homophones(),
             kinds=KINDS,
@@ -240,13 +240,11 @@ def _scores(scores: Sequence[Score]) -> Table:
     return Table("Mean errors with their standard errors over utterances; plan is the coupling as trained.", head, rows)
 
 
-def _choices(choices: Sequence[Chosen]) -> Table:
-    rows = []
-    for each in choices:
-        shares = (percent(right, each.judged) for right in (each.alone, each.heard, each.said))
-        rows.append([each.teacher, each.system, each.set, each.sound, *shares, str(each.judged)])
-    head = ["teacher", "system", "set", "substitution", "alone", "in what was recognised", "in the reference", "judged"]
-    return Table("How often it finds the right character likelier than the one that was recognised.", head, rows)
+def _knowledge(found: Sequence[Knowledge]) -> Table:
+    rows = [[each.teacher, each.system, each.set, *each.cells()] for each in found]
+    return Table(
+        "Right at so many of those asked; standard errors over utterances.", ["teacher", "system", "set", *HEAD], rows
+    )
 
 
 def _means(results: Sequence[Result]) -> Table:

@@ -31,6 +31,20 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     return mean, float(t.ppf((1 + level) / 2, count - 1)) * deviation / math.sqrt(count)
 
 
+def ratio_error(groups: Sequence[np.ndarray]) -> float:
+    """Standard error of a mean over all tokens when whole utterances are drawn (linearised ratio estimator).
+
+    Args:
+        groups: (U,) values for each utterance; nan ones don't count. Fewer than two groups have no error: nan.
+    """
+    sums = np.array([np.nansum(group) for group in groups])
+    sizes = np.array([np.isfinite(group).sum() for group in groups])
+    if len(groups) < 2 or not sizes.sum():
+        return float("nan")
+    residual = sums - sizes * sums.sum() / sizes.sum()
+    return float(np.sqrt(len(groups) / (len(groups) - 1) * (residual**2).sum()) / sizes.sum())
+
+
 _DRAWS = 100_000  # of the distribution of a mean over seeds and blocks
 
 

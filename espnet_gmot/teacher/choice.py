@@ -1,16 +1,16 @@
-"""What a language model would choose: which of two characters it finds likelier in a sentence."""
+"""What a masked language model finds likelier in a place of a sentence: one character or another."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.hub import from_pretrained
+from espnet_gmot.hub import TEACHER, check_complete, from_pretrained
 from espnet_gmot.teacher.plm import PLMTeacher
 
-_BATCH = 64
+# Predictions for the whole vocabulary at every token are what takes memory: so many numbers at a time (400 MB).
+_NUMBERS = 10**8
 
 
 @dataclass(frozen=True)
@@ -27,83 +27,91 @@ class Doubt:
     ours: str
     theirs: str
 
-    @property
-    def alone(self) -> "Doubt":
-        """The same characters without a sentence: which is the more frequent one."""
-        return Doubt("", "", self.ours, self.theirs)
-
 
 class MaskedChoice:
-    """A masked language model (BERT and the like) that chooses between two characters.
+    """A masked language model (BERT and the like) that weighs one character against another.
 
     Args:
         model: folder or hub name.
-        device: where to compute.
 
     Raises:
-        UserError: the model can't be loaded, or has no mask token or no head that predicts masked tokens.
+        UserError: the model can't be loaded, or doesn't predict masked tokens.
     """
 
-    def __init__(self, model: str, device: str = "cpu") -> None:
-        from transformers import AutoModelForMaskedLM
+    def __init__(self, model: str) -> None:
+        from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM
 
-        self.tokens = PLMTeacher(model).tokens
-        tokenizer = self.tokens.tokenizer
-        adapt = f"adapt it first: pretrain-plm --init {model} --text … --out DIR"
-        if tokenizer.mask_token_id is None:
+        teacher = PLMTeacher(model)
+        self.tokens = teacher.tokens
+        if type(teacher.config) not in MODEL_FOR_MASKED_LM_MAPPING or self.tokens.tokenizer.mask_token_id is None:
             raise UserError(
-                f"teacher {model!r}: its tokenizer has no mask token; give a masked language model such as a BERT"
+                f"teacher {model!r}: predicts no masked tokens ({teacher.config.model_type}); give a masked language "
+                "model such as a BERT"
             )
-        loaded: Any = from_pretrained(AutoModelForMaskedLM, model, output_loading_info=True)
-        self.model, report = loaded
-        if report["missing_keys"]:
-            raise UserError(f"teacher {model!r}: an encoder without a head that predicts masked tokens; {adapt}")
-        self.model.to(device, torch.float32).eval()
-        self.device = device
+        self.model, report = from_pretrained(AutoModelForMaskedLM, model, output_loading_info=True)
+        head = {name for name in report["missing_keys"] if not name.startswith(f"{self.model.base_model_prefix}.")}
+        check_complete(model, TEACHER, report, lambda name: name in head)
+        if head:
+            raise UserError(
+                f"teacher {model!r}: an encoder without a head that predicts masked tokens; train one: "
+                f"pretrain-plm --init {model} --text … --out DIR"
+            )
+        self.model.float().eval()
 
-    def ids(self, doubt: Doubt) -> tuple[list[int], int] | None:
-        """Token ids of the sentence with a mask in the characters' place, and that place; None where it is too long."""
-        tokens = self.tokens
+    def ids(self, doubt: Doubt) -> tuple[tuple[int, ...], int, int, int] | None:
+        """A doubt in token ids: the sentence with a mask, the mask's place, ours and theirs.
+
+        Returns:
+            None where the model can't weigh them: a character is unknown or not one token of its own in this sentence,
+            or the sentence is longer than the model takes.
+        """
         try:
-            before, after = (tokens.encode([text])[0] for text in (doubt.before, doubt.after))
-        except UserError:  # one of them is too long by itself
+            one, other = self.tokens.encode([f"{doubt.before}{c}{doubt.after}" for c in (doubt.ours, doubt.theirs)])
+        except UserError:  # too long
             return None
-        head, tail = before[: len(before) - tokens.suffix], after[tokens.prefix :]
-        sequence = [*head, int(tokens.tokenizer.mask_token_id), *tail]
-        return (sequence, len(head)) if len(sequence) <= tokens.limit else None
-
-    def id_of(self, character: str) -> int | None:
-        """A character's token; None where the vocabulary has it not as one."""
-        tokenizer = self.tokens.tokenizer
-        found = tokenizer.convert_tokens_to_ids(character)
-        return None if found in (None, tokenizer.unk_token_id) else int(found)
+        places = [place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]]
+        if len(one) != len(other) or len(places) != 1:
+            return None
+        (place,) = places
+        ours, theirs = one[place], other[place]
+        if self.tokens.tokenizer.unk_token_id in (ours, theirs):
+            return None
+        one[place] = int(self.tokens.tokenizer.mask_token_id)
+        return tuple(one), place, ours, theirs
 
     @torch.no_grad()
     def __call__(self, doubts: Sequence[Doubt]) -> list[float | None]:
         """How much likelier ours is.
 
         Args:
-            doubts: places and pairs.
+            doubts: places and pairs; places that come again are read once.
 
         Returns:
-            For each log p(ours) - log p(theirs) in nats; None where a character isn't one token, or the sentence is
-            longer than the model takes.
+            For each log p(ours) - log p(theirs) in nats; None where the model can't weigh them, see :meth:`ids`.
         """
+        from tqdm import tqdm
+
         found: list[float | None] = [None] * len(doubts)
-        judged = []
+        asked: dict[tuple[tuple[int, ...], int], list[tuple[int, int, int]]] = {}
         for index, doubt in enumerate(doubts):
-            pair, sentence = (self.id_of(doubt.ours), self.id_of(doubt.theirs)), self.ids(doubt)
-            if None not in pair and sentence is not None:
-                judged.append((index, pair, *sentence))
-        judged.sort(key=lambda each: len(each[2]))
-        for start in range(0, len(judged), _BATCH):
-            part = judged[start : start + _BATCH]
-            ids = torch.full((len(part), len(part[-1][2])), self.tokens.tokenizer.pad_token_id or 0)
-            mask = torch.zeros_like(ids)
-            for row, (_, _, sequence, _) in enumerate(part):
-                ids[row, : len(sequence)] = torch.tensor(sequence)
-                mask[row, : len(sequence)] = 1
-            logits = self.model(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).logits
-            for row, (index, (ours, theirs), _, place) in enumerate(part):
-                found[index] = float(logits[row, place, ours] - logits[row, place, theirs])
+            if (known := self.ids(doubt)) is not None:
+                sequence, place, ours, theirs = known
+                asked.setdefault((sequence, place), []).append((index, ours, theirs))
+        gaps = sorted(asked, key=lambda gap: len(gap[0]))
+        padding = self.tokens.tokenizer.pad_token_id or 0
+        with tqdm(total=len(gaps), desc="masked sentences", unit="", leave=False, mininterval=1) as bar:
+            while gaps:
+                longest = len(gaps[-1][0])
+                count = max(1, _NUMBERS // (longest * int(self.model.config.vocab_size)))
+                gaps, part = gaps[:-count], gaps[-count:]
+                ids = torch.full((len(part), longest), padding)
+                mask = torch.zeros_like(ids)
+                for row, (sequence, _) in enumerate(part):
+                    ids[row, : len(sequence)] = torch.tensor(sequence)
+                    mask[row, : len(sequence)] = 1
+                logits = self.model(input_ids=ids, attention_mask=mask).logits
+                for row, (sequence, place) in enumerate(part):
+                    for index, ours, theirs in asked[sequence, place]:
+                        found[index] = float(logits[row, place, ours] - logits[row, place, theirs])
+                bar.update(len(part))
         return found
