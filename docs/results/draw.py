@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import matplotlib
@@ -18,13 +18,15 @@ matplotlib.use("Agg")
 
 from espnet_gmot.report.courses import Moment, courses
 from espnet_gmot.report.courses import figure as courses_figure
+from espnet_gmot.report.differences import Difference, differences
+from espnet_gmot.report.differences import figure as differences_figure
 from espnet_gmot.report.doses import figure, order, responses
 from espnet_gmot.report.homophones import TONED
 from espnet_gmot.report.knowledge import ALL, read_knowledge
 from espnet_gmot.report.measure import Score, read_scores, systems
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.statistics import mean_interval
-from espnet_gmot.report.tables import blocks_of, probability, resampled
+from espnet_gmot.report.tables import blocks_of, probability
 from espnet_gmot.report.utterances import Counted, read_utterances
 
 HERE = Path(__file__).resolve().parent
@@ -91,8 +93,8 @@ class Experiment:
         Args:
             labels: what to call the systems, in the order of the table.
         """
-        if lacking := set(self.systems()) - labels.keys():
-            sys.exit(f"no label for {', '.join(sorted(lacking))}")
+        if differing := set(self.systems()) ^ labels.keys():
+            sys.exit(f"no label, or no training, of {', '.join(sorted(differing))}")
         head = ["", "seeds", *(f"CER {part}, % (95 %)" for part in self.parts)]
         head += [f"{self.last}: less {self.baseline}'s (95 %)", "seed by seed", "p"]
         rows = []
@@ -100,8 +102,7 @@ class Experiment:
             cells = [label, str(len(self.rates(system, self.parts[0])))]
             cells += [_mean(self.rates(system, part)) for part in self.parts]
             interval, p_value = self.tested(system)
-            each = ", ".join(f"{value:+.1f}" for value in self.differences(system)) if interval else ""
-            rows.append([*cells, interval, each, p_value])
+            rows.append([*cells, interval, self.seeds(system), p_value])
         return markdown(head, rows)
 
     def front(self, systems: dict[str, str]) -> str:
@@ -113,22 +114,26 @@ class Experiment:
             rows.append([label, mean, *self.tested(system)])
         return markdown(["", f"CER on {self.last}, %: mean (each seed)", "difference (95 %)", "p"], rows)
 
-    def differences(self, system: str) -> list[float]:
-        """CER in % on the last set less the baseline's, seed by seed."""
-        each, base = (
-            {found.seed: 100 * found.cer for found in self.results if (found.system, found.set) == (name, self.last)}
-            for name in (system, self.baseline)
-        )
-        return [each[seed] - base[seed] for seed in sorted(each.keys() & base.keys())]
+    def seeds(self, system: str) -> str:
+        """Its differences from the baseline on the last set, seed by seed."""
+        return ", ".join(f"{value:+.1f}" for each in self.differences([system]) for value in each.each)
 
     def tested(self, system: str) -> tuple[str, str]:
-        """Difference from the baseline on the last set with its interval, and the p-value; see `uncertain`."""
-        ours, theirs = (self.utterances.get((name, self.last)) for name in (system, self.baseline))
-        if system == self.baseline or not ours or not theirs:
-            return "", ""
-        found = resampled(ours, blocks_of(ours[0]), RESAMPLES, theirs)
-        value, low, high = (f"{100 * number:+.2f}" for number in (found.value, found.low, found.high))
-        return f"{value} ({low} to {high})", probability(found.p_value)
+        """Difference from the baseline on the last set with its interval, and the p-value."""
+        for each in self.differences([system]):
+            return f"{each.value:+.2f} ({each.low:+.2f} to {each.high:+.2f})", probability(each.p_value)
+        return "", ""
+
+    def differences(self, systems: Iterable[str]) -> list[Difference]:
+        """The differences from the baseline on the last set of those of these systems that have any."""
+        found = {name: self.utterances.get((name, self.last)) for name in (self.baseline, *systems)}
+        return differences({name: rows for name, rows in found.items() if rows}, self.baseline, RESAMPLES)
+
+    def picture(self, labels: dict[str, str]) -> Callable[[Path], None]:
+        """Draws them."""
+        found = self.differences(labels)
+        short = {name: re.sub(r" \(`.*`\)", "", label) for name, label in labels.items()}
+        return lambda path: differences_figure(found, labels[self.baseline], short).savefig(path, dpi=130)
 
     def origin(self) -> str:
         """When and with what, in one line."""
@@ -149,8 +154,7 @@ def less(experiment: str, system: str, baseline: str, sentence: str) -> str:
     """One system less another on the last set, as a sentence that begins like this."""
     found = Experiment(experiment, baseline)
     difference, p_value = found.tested(system)
-    each = ", ".join(f"{value:+.1f}" for value in found.differences(system))
-    return f"{sentence}, on {found.last}: {difference}, each {each}; p {p_value}."
+    return f"{sentence}, on {found.last}: {difference}, each {found.seeds(system)}; p {p_value}."
 
 
 def _mean(rates: list[float]) -> str:

@@ -12,6 +12,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.report import pictures
 from espnet_gmot.report.cer import Edit
+from espnet_gmot.report.differences import Difference, differences
 from espnet_gmot.report.homophones import TONED, similarity
 from espnet_gmot.report.knowledge import HEAD, Knowledge
 from espnet_gmot.report.measure import Score
@@ -84,7 +85,7 @@ class Page:
         exps = dict(_named(self.exps))
         logs = {name: read_training_log(exp) for name, exp in exps.items()}
         learning = pictures.learning({name: logs[name] for name in logs if logs[name].epochs})
-        tables = self._tables()  # first: it sees whether the sets are the same
+        sets, apart = self._sets(), self._differences()  # first: it sees whether the sets are the same
         errors = self._errors()
         utterances = [pictures.utterance(coupling, f"u{index}") for index, coupling in enumerate(self.couplings)]
         sections = [("results", "Error rates")]
@@ -97,7 +98,8 @@ class Page:
         return environment.get_template("page.html.j2").render(
             title=self.title,
             sections=sections,
-            tables=tables,
+            tables=self._tables(apart),
+            apart=[pictures.apart(found, next(iter(sets[name])), name) for name, found in apart.items() if found],
             single=any(len(each) == 1 for each in self.exps.values()),
             doses=pictures.doses(self.results),
             learning=learning,
@@ -115,16 +117,15 @@ class Page:
             own_command=shlex.join(["python3", "-m", "espnet_gmot", *self.command]),
         )
 
-    def _tables(self) -> list[Table]:
-        """Error rates: of the CSV, then of the experiments, with intervals and tests against the first system."""
+    def _tables(self, apart: Mapping[str, Sequence[Difference]]) -> list[Table]:
+        """Error rates: of the CSV, then of the experiments, with intervals and differences from the first system."""
         tables = [_means(self.results)] if self.results else []
         rows = []
         for name, systems in self._sets().items():
-            first, *_ = systems.values()
+            found = {each.system: each for each in apart.get(name, ())}
             for system, cells in systems.items():
                 rate = sum(cell.counts.rate for cell in cells) / len(cells)
-                against = None if cells is first else first
-                row = [system, name, str(len(cells)), _percent(rate), *self._uncertain(cells, against)]
+                row = [system, name, str(len(cells)), _percent(rate), self._interval(cells), *_apart(found.get(system))]
                 rows.append([*row, str(cells[0].counts.tokens), f"{blocks_of(cells[0])}s"])
         if rows:
             base = next(iter(self.rows))
@@ -145,18 +146,20 @@ class Page:
             tables.append(Table(caption, [*head, "characters", "resampled"], rows))
         return tables
 
-    def _uncertain(self, cells: Sequence[Row], first: Sequence[Row] | None) -> list[str]:
-        """Four cells: a rate's interval, its difference from the first system's, that one's interval and p-value."""
-        by = blocks_of(cells[0])
-        if len(cells[0].references) < FEWEST_BLOCKS:  # a handful of sentences says nothing
-            return [""] * 4
-        own = resampled(cells, by, self.resamples)
-        interval = f"{_percent(own.low)} to {_percent(own.high)}"
-        if first is None:
-            return [interval, "", "", ""]
-        apart = resampled(cells, by, self.resamples, first)
-        low, high = _percent(apart.low, "+"), _percent(apart.high, "+")
-        return [interval, _percent(apart.value, "+"), f"{low} to {high}", probability(apart.p_value)]
+    def _interval(self, cells: Sequence[Row]) -> str:
+        """A rate's interval; a handful of sentences has none."""
+        if len(cells[0].references) < FEWEST_BLOCKS:
+            return ""
+        own = resampled(cells, blocks_of(cells[0]), self.resamples)
+        return f"{_percent(own.low)} to {_percent(own.high)}"
+
+    def _differences(self) -> dict[str, list[Difference]]:
+        """For each set that has sentences enough, every system's difference from the first one."""
+        return {
+            name: differences(systems, next(iter(systems)), self.resamples)
+            for name, systems in self._sets().items()
+            if len(next(iter(systems.values()))[0].references) >= FEWEST_BLOCKS
+        }
 
     def _sets(self) -> dict[str, dict[str, list[Row]]]:
         """For each set the systems that have it, and their rows, one for each seed."""
@@ -227,8 +230,15 @@ def _spelled(alignment: Sequence[Edit]) -> Iterator[tuple[str, str, str]]:
         yield mark, edit.hypothesis or edit.reference, explanation
 
 
-def _percent(rate: float, sign: str = "") -> str:
-    return f"{100 * rate:{sign}.2f}"
+def _apart(found: Difference | None) -> list[str]:
+    """Three cells: a difference, its interval and p-value; empty for the baseline."""
+    if found is None:
+        return [""] * 3
+    return [f"{found.value:+.2f}", f"{found.low:+.2f} to {found.high:+.2f}", probability(found.p_value)]
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.2f}"
 
 
 def _scores(scores: Sequence[Score]) -> Table:

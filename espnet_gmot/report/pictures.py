@@ -13,6 +13,8 @@ from espnet_gmot.report import figures
 from espnet_gmot.report.align import Span
 from espnet_gmot.report.courses import courses
 from espnet_gmot.report.courses import figure as courses_figure
+from espnet_gmot.report.differences import Difference
+from espnet_gmot.report.differences import figure as differences_figure
 from espnet_gmot.report.doses import figure as doses_figure
 from espnet_gmot.report.doses import responses
 from espnet_gmot.report.draw import coupling_figure
@@ -100,6 +102,17 @@ class Coupling:
     log_probs: np.ndarray | None
     edges: tuple[np.ndarray, np.ndarray]
     before: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def apart(found: Sequence[Difference], base: str, name: str) -> Picture:
+    """The differences of all systems from the baseline on one set."""
+    words = "; ".join(f"{d.system} {d.value:+.2f} ({d.low:+.2f} to {d.high:+.2f})" for d in found)
+    return Picture(
+        f"{name}: less {base}'s",
+        _safe(differences_figure(found, base), f"apart-{name}"),
+        f"Differences of CER in % from {base} on {name}, with 95 % intervals: {words}.",
+        "Squares are differences, bars what chance leaves open, dots single seeds: a bar across zero shows nothing.",
+    )
 
 
 def learning(logs: Mapping[str, TrainingLog]) -> list[Picture]:

@@ -74,9 +74,7 @@ def test_a_character_within_a_longer_token_is_left_out(tmp_path: Path) -> None:
 
 
 def test_models_that_predict_nothing(tiny_plm: Path, trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"an encoder without a head that predicts .*pretrain-plm --init"
-    ):
+    with pytest.raises(UserError, match=r"an encoder without a head that predicts .*pretrain-plm --init"):
         MaskedChoice(str(tiny_plm))
     config = hf.GPT2Config(vocab_size=60, n_embd=16, n_layer=1, n_head=1)
     with pytest.raises(UserError, match=r"predicts no masked tokens \(gpt2\)"):
