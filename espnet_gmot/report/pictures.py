@@ -111,7 +111,7 @@ def apart(found: Sequence[Difference], base: str, name: str) -> Picture:
         f"{name}: less {base}'s",
         _safe(differences_figure(found, base), f"apart-{name}"),
         f"Differences of CER in % from {base} on {name}, with 95 % intervals: {words}.",
-        "Squares are differences, bars what chance leaves open, dots single seeds; across zero it is open who is better.",
+        "Squares are differences, bars what chance leaves open (across zero: who is better), dots seeds.",
     )
 
 
