@@ -185,8 +185,12 @@ class Folder:
         return found
 
     def data_digest(self) -> str:
-        """Digest of the data: transcripts, and every utterance's number of frames, columns and tokens."""
-        shapes = self.path.glob("exp/asr_stats_*/*/*_shape*")
+        """Digest of the data: transcripts, and every utterance's number of frames, columns and tokens.
+
+        What a teacher makes of the transcripts is no data: its stream is in the statistics only where the systems of a
+        call all have one.
+        """
+        shapes = (path for path in self.path.glob("exp/asr_stats_*/*/*_shape*") if path.name != "teacher_shape")
         files = sorted([*self.path.glob("data/*/text"), *shapes])
         lines = [line for path in files for line in (path.name, *sorted(path.read_text(encoding="utf-8").splitlines()))]
         return digest_of(lines)

@@ -26,6 +26,8 @@ def main(argv: list[str]) -> None:
         for name in (options["valid_set"], *options["test_sets"].split()):
             write(work / "data" / name / "text", "u1 今天好\n")
         write(work / "exp/asr_stats_raw/train/speech_shape", os.environ.get("FAKE_SHAPE", "u1 9,80") + "\n")
+        if "teacher" in options:  # a stream like others, to stage 10
+            write(work / "exp/asr_stats_raw/train/teacher_shape", "u1 4,384\n")
     exp = work / "exp" / f"asr_{options['asr_tag']}"
     if first <= 11 <= last:
         write(exp / "config.yaml", "token_list: [今]\n")

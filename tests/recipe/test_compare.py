@@ -157,6 +157,14 @@ def test_changed_cells_and_data_are_not_mixed(bench: Bench, monkeypatch: pytest.
     bench.refuses("asr_gmot-t_seed0: holds an experiment that no comparison began", systems="gmot-t", seeds="0")
 
 
+def test_a_teacher_is_no_data(bench: Bench) -> None:
+    bench.run(systems="ctc", seeds="0")
+    # without a system that has no teacher, stage 10 sees the teacher's stream too
+    assert len(bench.run(systems="gmot-t", seeds="0")) == 3
+    assert (bench.work / "exp/asr_stats_raw/train/teacher_shape").is_file()
+    assert len(bench.run(systems="ctc gmot-t", seeds="0 1")) == 4
+
+
 def test_a_failed_cell_is_named_and_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_FAIL", "gmot-t_seed0")
     bench.refuses("1 cells failed, the first: gmot-t seed 0: no more ink .status 1; all of it: .*comparison.log.*again")
