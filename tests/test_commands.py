@@ -48,7 +48,10 @@ def options(program: str) -> set[str]:
     if program.endswith(".sh"):
         shown = subprocess.run(["bash", RECIPE / program, "--help"], capture_output=True, text=True, check=True).stdout
         asr_sh = {name for action in get_parser()._actions for name in action.option_strings}  # what run.sh hands on
-        return set(re.findall(r"--\w+", shown)) | (asr_sh if program == "run.sh" else set())
+        found = set(re.findall(r"--\w+", shown))
+        if program == "run_comparison.sh":  # it hands on what isn't its own
+            return found | options("run.sh")
+        return found | (asr_sh if program == "run.sh" else set())
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
         importlib.import_module(COMMANDS[program][0]).main(["--help"])
