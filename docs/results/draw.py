@@ -269,75 +269,97 @@ def main() -> None:
     sys.exit(bool(args.check and stale))
 
 
-def contents() -> tuple[dict[str, str], dict[str, Callable[[Path], None]]]:
-    """What stands between the marks, by name, and how each picture is drawn."""
-    dose, speech, family = Experiment("dose"), Experiment("cv"), Experiment("family")
+Contents = tuple[dict[str, str], dict[str, Callable[[Path], None]]]
+"""What stands between the marks, by name, and how each picture is drawn."""
+
+
+def contents() -> Contents:
+    """All of it."""
+    blocks, pictures = {}, {}
+    for part in (of_doses, of_the_family, of_alignments, of_speech):
+        texts, drawn = part()
+        blocks |= texts
+        pictures |= drawn
+    return blocks, pictures
+
+
+def of_doses() -> Contents:
+    """What the teacher has read."""
+    dose = Experiment("dose")
     read = {
         "none": "random weights",
-        "own": "has read the transcripts",
-        "permuted": "has read 10 times as much, rows of other characters",
         "blank": "random weights, all characters alike",
+        "permuted": "has read 10 times as much, rows of other characters",
+        "own": "has read the transcripts",
+        **{f"x{times}": f"has read {times} times as much" for times in (3, 10, 30)},
     }
     labels = {"ctc": "CTC", "ctc-long": "CTC, half as many steps again"}
     for system in dose.systems():
         preset, _, what = system.rpartition("-")
-        if system not in labels:
-            labels[system] = f"{preset}; teacher: {read.get(what) or f'has read {what[1:]} times as much'}"
+        labels.setdefault(system, f"{preset}; teacher: {read.get(what)}")
+    front = {
+        "ctc": "CTC",
+        "ctc-long": "CTC, half as many training steps again",
+        "gmot-none": "GM-OT, the language model has random weights",
+        "gmot-blank": "GM-OT, random weights, and all characters are the same to it",
+        "gmot-own": "GM-OT, it has read the transcripts alone",
+        "gmot-x10": "GM-OT, it has read ten times as much",
+    }
     blocks = {
         "dose": dose.table(labels),
-        "dose-front": dose.front(
-            {
-                "ctc": "CTC",
-                "ctc-long": "CTC, half as many training steps again",
-                "gmot-none": "GM-OT, the language model has random weights",
-                "gmot-blank": "GM-OT, random weights, and all characters are the same to it",
-                "gmot-own": "GM-OT, it has read the transcripts alone",
-                "gmot-x10": "GM-OT, it has read ten times as much",
-            }
-        ),
+        "dose-front": dose.front(front),
         "dose-origin": dose.origin(),
-        "dose-knowledge": knowledge_table(
-            HERE / "dose_knowledge.csv",
-            {
-                "none": read["none"],
-                "blank": read["blank"],
-                "permuted": read["permuted"],
-                "own": read["own"],
-                **{f"x{times}": f"has read {times} times as much" for times in (3, 10, 30)},
-            },
-        ),
+        "dose-knowledge": knowledge_table(HERE / "dose_knowledge.csv", read),
+    }
+    response = responses(dose.results)[dose.last]
+    return blocks, {"dose.png": lambda path: figure(response).savefig(path, dpi=130)}
+
+
+def of_the_family() -> Contents:
+    """Members of the family on the synthetic corpus."""
+    family = Experiment("family")
+    pairs = {f"{edges}-x10": f"{nodes}-x10" for edges, nodes in (("gmot", "ot"), ("gmot-t", "tot"), ("gmot-u", "uot"))}
+    blocks = {
         "family": family.table(FAMILY),
         "family-origin": family.origin(),
-        "family-edges": "  \n".join(
-            less("family", f"{edges}-x10", f"{nodes}-x10", f"With edges less without: {edges} less {nodes}")
-            for edges, nodes in (("gmot", "ot"), ("gmot-t", "tot"), ("gmot-u", "uot"))
-        ),
-        "cv-edges": "  \n".join(
-            less("cv", edges, nodes, f"With edges less without: {edges} less {nodes}")
-            for edges, nodes in (("gmot", "ot"), ("gmot-t", "tot"))
-        ),
-        "alignment": alignment_table(HERE / "alignment.csv"),
+        "family-edges": with_edges("family", pairs),
+    }
+    return blocks, {"family.png": family.picture(FAMILY)}
+
+
+def of_alignments() -> Contents:
+    """Times of plans on the synthetic corpus."""
+    lines = courses(read_scores(HERE / "alignment_epochs.csv"))
+    blocks = {"alignment": alignment_table(HERE / "alignment.csv"), "alignment-epochs": course_table(lines)}
+    return blocks, {"alignment.png": lambda path: courses_figure(lines).savefig(path, dpi=130)}
+
+
+def of_speech() -> Contents:
+    """Real speech."""
+    speech = Experiment("cv")
+    teachers = {
+        "e5a": "multilingual-e5-small, adapted for two epochs (1,514 updates)",
+        "bert": "four layers, 192 wide, from scratch, ten epochs (7,570 updates)",
+    }
+    blocks = {
         "cv": speech.table(SPEECH),
         "cv-front": speech.front({name: SPEECH[name] for name in ("ctc", "gmot-t", "clock", "blank")}),
+        "cv-edges": with_edges("cv", {"gmot": "ot", "gmot-t": "tot"}),
         "cv-knowledge": less("cv", "gmot-t", "blank", "The teacher less the one without characters"),
-        "cv-origin": speech.origin(),
-        "cv-knowledge-of-errors": knowledge_table(
-            HERE / "cv_knowledge.csv",
-            {
-                "e5a": "multilingual-e5-small, adapted for two epochs (1,514 updates)",
-                "bert": "four layers, 192 wide, from scratch, ten epochs (7,570 updates)",
-            },
-        ),
+        "cv-knowledge-of-errors": knowledge_table(HERE / "cv_knowledge.csv", teachers),
         "cv-alignment": alignment_table(HERE / "cv_alignment.csv"),
+        "cv-origin": speech.origin(),
     }
-    response, lines = responses(dose.results)[dose.last], courses(read_scores(HERE / "alignment_epochs.csv"))
-    blocks["alignment-epochs"] = course_table(lines)
-    return blocks, {
-        "cv.png": speech.picture(SPEECH),
-        "family.png": family.picture(FAMILY),
-        "dose.png": lambda path: figure(response).savefig(path, dpi=130),
-        "alignment.png": lambda path: courses_figure(lines).savefig(path, dpi=130),
-    }
+    return blocks, {"cv.png": speech.picture(SPEECH)}
+
+
+def with_edges(experiment: str, pairs: dict[str, str]) -> str:
+    """A line for each system with edges and its like without."""
+    lines = [
+        less(experiment, edges, nodes, f"With edges less without: {edges} less {nodes}".replace("-x10", ""))
+        for edges, nodes in pairs.items()
+    ]
+    return "  \n".join(lines)
 
 
 if __name__ == "__main__":
