@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from espnet_gmot.report.breakdown import break_down
 from espnet_gmot.report.cer import Edit
 from espnet_gmot.report.homophones import OTHER, TONED, TONELESS, similarity
 from espnet_gmot.report.knowledge import ALL, Knowledge
@@ -54,14 +55,14 @@ def pairs(sentences: Mapping[str, Sequence[Edit]]) -> list[tuple[str, int, str, 
 
 
 def ask(
-    sentences: Mapping[str, Sequence[Edit]], judge: Callable[[Sequence[Doubt]], Sequence[float | None]]
+    seeds: Sequence[Mapping[str, Sequence[Edit]]], judge: Callable[[Sequence[Doubt]], Sequence[float | None]]
 ) -> list[tuple[str, str, float, float]]:
     """Whether a model tells each substitution's place from one where the recognised character is right.
 
     Both places are weighed for the same two characters, so that it counts for nothing which is the more frequent.
 
     Args:
-        sentences: alignments by utterance.
+        seeds: alignments by utterance, for each seed; a substitution's other place is one of its own seed's.
         judge: log p(ours) - log p(theirs) of each doubt, or None: a :class:`espnet_gmot.teacher.choice.MaskedChoice`.
 
     Returns:
@@ -69,19 +70,19 @@ def ask(
         right character likelier at its own place than at the other's, in the sentences as recognised and as they should
         be: 1, 0, or 0.5 for a tie.
     """
-    asked = pairs(sentences)
-    doubts = []
-    for key, index, other, place in asked:
-        edit = sentences[key][index]
-        for side in ("hypothesis", "reference"):
-            doubts.append(doubt(sentences[key], index, side, edit.reference, edit.hypothesis))
-            doubts.append(doubt(sentences[other], place, side, edit.reference, edit.hypothesis))
-    weights = judge(doubts)
+    asked, doubts = [], []
+    for sentences in seeds:
+        for key, index, other, place in pairs(sentences):
+            edit = sentences[key][index]
+            asked.append((key, edit))
+            for side in ("hypothesis", "reference"):
+                doubts.append(doubt(sentences[key], index, side, edit.reference, edit.hypothesis))
+                doubts.append(doubt(sentences[other], place, side, edit.reference, edit.hypothesis))
+    weights = judge(doubts)  # of all seeds at once: a place in the reference comes again with each
     found = []
-    for number, (key, index, _, _) in enumerate(asked):
+    for number, (key, edit) in enumerate(asked):
         values = [weight for weight in weights[4 * number : 4 * number + 4] if weight is not None]
         if len(values) == 4:
-            edit = sentences[key][index]
             sound = similarity(edit.reference, edit.hypothesis)
             found.append((key, sound, _larger(*values[:2]), _larger(*values[2:])))
     return found
@@ -105,14 +106,9 @@ def knowledge(groups: Mapping[tuple[str, str], Sequence[Row]], teachers: Iterabl
     found = []
     for teacher, judge in judges.items():
         for (system, name), rows in groups.items():
-            answers = [answer for row in rows for answer in ask(row.alignments, judge)]
-            made = Counter(
-                similarity(edit.reference, edit.hypothesis)
-                for row in rows
-                for sentence in row.alignments.values()
-                for edit in sentence
-                if edit.kind == "substitution"
-            )
+            seeds = [row.alignments for row in rows]
+            answers = ask(seeds, judge)
+            made = break_down((sentence for each in seeds for sentence in each.values()), set()).sounds
             for sound in (TONED, TONELESS, OTHER, ALL):
                 here = [answer for answer in answers if sound in (answer[1], ALL)]
                 shares = [share for side in (2, 3) for share in _share(here, side)]

@@ -62,7 +62,7 @@ def read_csv(path: Path, needed: Sequence[str], source: str) -> tuple[list[str],
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; {source}")
-    with _named(path), path.open(encoding="utf-8-sig", newline="") as stream:
+    with _named(path, source), path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
         names = list(reader.fieldnames or ())
         if missing := [name for name in needed if name not in names]:
@@ -75,12 +75,12 @@ def read_csv(path: Path, needed: Sequence[str], source: str) -> tuple[list[str],
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _named(path: Path, source: str) -> Iterator[None]:
     """Say which file is no CSV in UTF-8."""
     try:
         yield
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no CSV file in UTF-8 ({error}); give one that a comparison wrote") from error
+        raise UserError(f"{path}: no CSV file in UTF-8 ({error}); {source}") from error
 
 
 def _value(text: str, kind: Any, where: str) -> str | int | float:

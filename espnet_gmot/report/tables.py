@@ -158,10 +158,10 @@ def errors(groups: Mapping[tuple[str, str], Sequence[Row]], tokens: Sequence[str
         found = breakdown.break_down((edits for row in rows for edits in row.alignments.values()), set(tokens))
         counts = [found.kinds[kind] for kind in ("substitution", "deletion", "insertion")]
         sounds = [found.sounds[kind] for kind in (homophones.TONED, homophones.TONELESS)]
-        shares = [f"{sound} ({percent(sound, counts[0])})" for sound in sounds]
-        rates = [f"{wrong}/{all_} ({percent(wrong, all_)})" for all_, wrong in (found.unseen, found.seen)]
+        shares = [f"{sound} ({_percent(sound, counts[0])})" for sound in sounds]
+        rates = [f"{wrong}/{all_} ({_percent(wrong, all_)})" for all_, wrong in (found.unseen, found.seen)]
         kinds.append((system, name, *map(str, counts), *shares, *rates))
-        places.append((system, name, *(percent(wrong, all_) for all_, wrong in found.places)))
+        places.append((system, name, *(_percent(wrong, all_) for all_, wrong in found.places)))
     head: tuple[str, ...] = (
         "system",
         "set",
@@ -178,6 +178,5 @@ def errors(groups: Mapping[tuple[str, str], Sequence[Row]], tokens: Sequence[str
     return f"{first}\n\n{second}" + table(("system", "set", *distances), places, range(2, 8))
 
 
-def percent(part: int, whole: int) -> str:
-    """A share for readers."""
+def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "–"

@@ -98,18 +98,13 @@ class MaskedChoice:
                 sequence, place, ours, theirs = known
                 asked.setdefault((sequence, place), []).append((index, ours, theirs))
         gaps = sorted(asked, key=lambda gap: len(gap[0]))
-        padding = self.tokens.tokenizer.pad_token_id or 0
         with tqdm(total=len(gaps), desc="masked sentences", unit="", leave=False, mininterval=1) as bar:
             while gaps:
                 longest = len(gaps[-1][0])
                 count = max(1, _NUMBERS // (longest * int(self.model.config.vocab_size)))
                 gaps, part = gaps[:-count], gaps[-count:]
-                ids = torch.full((len(part), longest), padding)
-                mask = torch.zeros_like(ids)
-                for row, (sequence, _) in enumerate(part):
-                    ids[row, : len(sequence)] = torch.tensor(sequence)
-                    mask[row, : len(sequence)] = 1
-                logits = self.model(input_ids=ids, attention_mask=mask).logits
+                ids, mask = self.tokens.padded([sequence for sequence, _ in part])
+                logits = self.model(input_ids=ids, attention_mask=mask.long()).logits
                 for row, (sequence, place) in enumerate(part):
                     for index, ours, theirs in asked[sequence, place]:
                         found[index] = float(logits[row, place, ours] - logits[row, place, theirs])

@@ -157,11 +157,7 @@ class PLMTeacher:
         sequences = self.tokens.encode(texts, utterances)
         self._watch_language(texts)
         sizes = torch.tensor([len(sequence) for sequence in sequences])
-        padding = self.tokens.tokenizer.pad_token_id or 0
-        ids = torch.full((len(sequences), max(1, int(sizes.max()))), padding)
-        for row, sequence in zip(ids, sequences, strict=True):
-            row[: len(sequence)] = torch.tensor(sequence)
-        mask = valid(sizes.clamp(min=1), ids.shape[1])  # attention over nothing would be NaN
+        ids, mask = self.tokens.padded(sequences)
         states = self.encoder(
             input_ids=ids.to(self.device), attention_mask=mask.long().to(self.device), output_hidden_states=True
         ).hidden_states

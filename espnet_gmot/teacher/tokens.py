@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from espnet_gmot.errors import UserError
+from espnet_gmot.transport.masks import valid
 
 _LOG = logging.getLogger(__name__)
 # Runs that a WordPiece tokenizer takes as one word: ASCII and accented Latin letters, digits, their full-width forms.
@@ -119,6 +122,21 @@ class TokenMap:
                     f"{self.limit}; split or remove the utterance"
                 )
         return ids
+
+    def padded(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Id sequences as a batch.
+
+        Args:
+            sequences: B of them; may be empty ones.
+
+        Returns:
+            (B, L) ids, and (B, L) booleans that are true at each sequence's own; L is at least 1.
+        """
+        sizes = torch.tensor([len(sequence) for sequence in sequences])
+        ids = torch.full((len(sequences), max(1, int(sizes.max()))), self.tokenizer.pad_token_id or 0)
+        for row, sequence in zip(ids, sequences, strict=True):
+            row[: len(sequence)] = torch.tensor(sequence)
+        return ids, valid(sizes.clamp(min=1), ids.shape[1])  # attention over nothing would be NaN
 
     def cased(self) -> bool:
         """Whether capitals are other tokens than small letters."""

@@ -44,9 +44,9 @@ def test_answers_by_hand() -> None:
         return [weights.get(each, 0.0) for each in doubts]
 
     sentences = {"a": edits("他去", "她去"), "b": edits("她来了", "她来"), "c": edits("高去", "她去")}
-    assert ask.ask(sentences, judge) == [("a", homophones.TONED, 1.0, 0.5)]
+    assert ask.ask([sentences], judge) == [("a", homophones.TONED, 1.0, 0.5)]
     weights[Doubt("", "来", "高", "她")] = 3.0
-    assert ask.ask(sentences, judge)[1:] == [("c", homophones.OTHER, 0.0, 0.5)]
+    assert ask.ask([sentences], judge)[1:] == [("c", homophones.OTHER, 0.0, 0.5)]
 
 
 class Row:

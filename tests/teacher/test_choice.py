@@ -15,7 +15,7 @@ from espnet_gmot.teacher.mlm import Pretrainer, PretrainOptions
 from tests.teacher.test_architectures import SMALL, save, unigram_tokenizer
 
 # What fills the gap is decided by the neighbour on the right, or on the left.
-SENTENCES = [*["他在看书", "她在看树", "书在这里", "树在那里"] * 20]
+SENTENCES = ["他在看书", "她在看树", "书在这里", "树在那里"] * 20
 
 
 @pytest.fixture(scope="module")
