@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -81,6 +81,8 @@ class Experiment:
                 sys.exit(f"{name}: {len(counted)} seeds of {system} on {part} by utterance, {len(found)} in {name}.csv")
         self.parts = [part for part in ("dev", "test") if any(result.set == part for result in self.results)]
         self.last = self.parts[-1]
+        # a bootstrap each, and table, README and picture show the same
+        self._differences: dict[tuple[str, str], Difference | None] = {}
 
     def systems(self) -> list[str]:
         """In the order of the table: the baseline and its like first, then by what the teacher has read."""
@@ -105,8 +107,7 @@ class Experiment:
         for system, label in labels.items():
             cells = [label, str(len(self.rates(system, self.parts[0])))]
             cells += [_mean(self.rates(system, part)) for part in self.parts]
-            interval, p_value = self.tested(system)
-            rows.append([*cells, interval, self.each(system), p_value])
+            rows.append([*cells, *self.tested(system)])
         return markdown(head, rows)
 
     def front(self, systems: dict[str, str]) -> str:
@@ -115,36 +116,47 @@ class Experiment:
         for system, label in systems.items():
             rates = self.rates(system, self.last)
             mean = f"{sum(rates) / len(rates):.1f} ({', '.join(f'{rate:.1f}' for rate in rates)})"
-            rows.append([label, mean, *self.tested(system)])
+            difference, _, p_value = self.tested(system)
+            rows.append([label, mean, difference, p_value])
         return markdown(["", f"CER on {self.last}, %: mean (each seed)", "difference (95 %)", "p"], rows)
 
-    def each(self, system: str) -> str:
-        """Its differences from the baseline on the last set, seed by seed."""
-        return ", ".join(f"{value:+.1f}" for each in self.differences([system]) for value in each.each)
+    def tested(self, system: str, baseline: str | None = None) -> tuple[str, str, str]:
+        """Difference from the baseline on the last set with its interval, seed by seed, and the p-value."""
+        if (found := self.difference(system, baseline or self.baseline)) is None:
+            return "", "", ""
+        each = ", ".join(f"{value:+.1f}" for value in found.each)
+        return f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})", each, probability(found.p_value)
 
-    def tested(self, system: str) -> tuple[str, str]:
-        """Difference from the baseline on the last set with its interval, and the p-value."""
-        for each in self.differences([system]):
-            return f"{each.value:+.2f} ({each.low:+.2f} to {each.high:+.2f})", probability(each.p_value)
-        return "", ""
-
-    def differences(self, systems: Iterable[str]) -> list[Difference]:
-        """The differences from the baseline, with the same seeds, of those of these systems that have any."""
-        found = []
-        for name in systems:
-            seeds, theirs = self.seeds(name), self.utterances.get((self.baseline, self.last), [])
-            rows = [row for seed, row in zip(self.seeds(self.baseline), theirs, strict=True) if seed in seeds]
-            if name != self.baseline and rows and (ours := self.utterances.get((name, self.last))):
-                found += differences({self.baseline: rows, name: ours}, self.baseline, RESAMPLES)
-        return found
+    def difference(self, system: str, baseline: str) -> Difference | None:
+        """A system's difference from another with the same seeds on the last set; None where either lacks it."""
+        if (system, baseline) not in self._differences:
+            seeds, theirs = self.seeds(system), self.utterances.get((baseline, self.last), [])
+            rows = [row for seed, row in zip(self.seeds(baseline), theirs, strict=True) if seed in seeds]
+            ours = self.utterances.get((system, self.last))
+            found = differences({baseline: rows, system: ours}, baseline, RESAMPLES) if rows and ours else []
+            self._differences[system, baseline] = next(iter(found), None)
+        return self._differences[system, baseline]
 
     def seeds(self, system: str) -> list[int]:
         """Those of a system on the last set, in the order of its utterances' columns."""
         return sorted(result.seed for result in self.results if (result.system, result.set) == (system, self.last))
 
+    def less(self, system: str, baseline: str, sentence: str) -> str:
+        """One system less another on the last set, as a sentence that begins like this."""
+        difference, each, p_value = self.tested(system, baseline)
+        return f"{sentence}, on {self.last}: {difference}, each {each}; p {p_value}."
+
+    def with_edges(self, pairs: dict[str, str]) -> str:
+        """A line for each system with edges and its like without."""
+        lines = [
+            self.less(edges, nodes, f"With edges less without: {edges} less {nodes}".replace("-x10", ""))
+            for edges, nodes in pairs.items()
+        ]
+        return "  \n".join(lines)
+
     def picture(self, labels: dict[str, str]) -> Callable[[Path], None]:
         """Draws them."""
-        found = self.differences(labels)
+        found = [each for name in labels if (each := self.difference(name, self.baseline)) is not None]
         short = {name: re.sub(r" \(`.*`\)", "", label) for name, label in labels.items()}
         return lambda path: differences_figure(found, labels[self.baseline], short).savefig(path, dpi=130)
 
@@ -161,13 +173,6 @@ class Experiment:
             f"{last.versions}; {last.hardware}. Errors counted by {last.counted_by}; "
             f"intervals and p-values of differences: seeds in pairs, {blocks}s resampled."
         )
-
-
-def less(experiment: str, system: str, baseline: str, sentence: str) -> str:
-    """One system less another on the last set, as a sentence that begins like this."""
-    found = Experiment(experiment, baseline)
-    difference, p_value = found.tested(system)
-    return f"{sentence}, on {found.last}: {difference}, each {found.each(system)}; p {p_value}."
 
 
 def _mean(rates: list[float]) -> str:
@@ -322,7 +327,7 @@ def of_the_family() -> Contents:
     blocks = {
         "family": family.table(FAMILY),
         "family-origin": family.origin(),
-        "family-edges": with_edges("family", pairs),
+        "family-edges": family.with_edges(pairs),
     }
     return blocks, {"family.png": family.picture(FAMILY)}
 
@@ -344,22 +349,13 @@ def of_speech() -> Contents:
     blocks = {
         "cv": speech.table(SPEECH),
         "cv-front": speech.front({name: SPEECH[name] for name in ("ctc", "gmot-t", "clock", "blank")}),
-        "cv-edges": with_edges("cv", {"gmot": "ot", "gmot-t": "tot"}),
-        "cv-knowledge": less("cv", "gmot-t", "blank", "The teacher less the one without characters"),
+        "cv-edges": speech.with_edges({"gmot": "ot", "gmot-t": "tot"}),
+        "cv-knowledge": speech.less("gmot-t", "blank", "The teacher less the one without characters"),
         "cv-knowledge-of-errors": knowledge_table(HERE / "cv_knowledge.csv", teachers),
         "cv-alignment": alignment_table(HERE / "cv_alignment.csv"),
         "cv-origin": speech.origin(),
     }
     return blocks, {"cv.png": speech.picture(SPEECH)}
-
-
-def with_edges(experiment: str, pairs: dict[str, str]) -> str:
-    """A line for each system with edges and its like without."""
-    lines = [
-        less(experiment, edges, nodes, f"With edges less without: {edges} less {nodes}".replace("-x10", ""))
-        for edges, nodes in pairs.items()
-    ]
-    return "  \n".join(lines)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_a_system_of_fewer_seeds_is_compared_with_these(draw: ModuleType, tmp_pa
             kept = [",".join(cell for i, cell in enumerate(line.split(",")) if i != 5) for line in lines]
             kept[0] = kept[0].replace("gmot-x10:1", "gmot-x10:0")
         (tmp_path / name).write_text("\n".join(kept) + "\n")
-    (found,) = draw.Experiment("e").differences(["ctc", "gmot-x10"])
+    found = draw.Experiment("e").difference("gmot-x10", "ctc")
     assert found.each == pytest.approx([1.3 - 3.2]) and found.value == pytest.approx(-1.9)
 
 
