@@ -41,6 +41,8 @@ def solve(problem: Problem) -> Solution:
     problem = _dense(problem)
     steps = Steps(problem)
     state = steps.start()
+    if fused.takes(problem) and (solution := fused.solve(steps, state)) is not None:
+        return solution
     step, watch = cuda.captured(steps.step, state, problem.options.outer_iterations), cuda.Watch(state.done)
     for number in range(problem.options.outer_iterations):
         state = step(state, problem.options.temperature(number))

@@ -1,4 +1,4 @@
-"""The Triton kernel against torch's steps: in Triton's interpreter on a CPU, compiled where there is a GPU."""
+"""The Triton kernels against torch's steps: in Triton's interpreter on a CPU, compiled where there is a GPU."""
 
 import math
 import os
@@ -8,8 +8,13 @@ import sys
 import pytest
 import torch
 
-from espnet_gmot.transport import fused
+from espnet_gmot.transport import fused, proximal
+from espnet_gmot.transport.edges import DenseEdges
+from espnet_gmot.transport.options import Options
+from espnet_gmot.transport.problem import Problem, make_problem
 from espnet_gmot.transport.sinkhorn import NOTHING, sinkhorn_log
+from espnet_gmot.transport.solution import Solution
+from tests.transport import fgw_cases
 
 GPU = torch.cuda.is_available()
 if not GPU:
@@ -43,7 +48,7 @@ def test_equals_the_steps_in_torch(shape: tuple[int, int, int], rho: tuple[float
     parts = problem(*shape)
     monkeypatch.setattr(fused, "TILE", 1024)  # so that several tiles make a sample
     for iterations in (1, 7):
-        ours = fused._launch(*parts, *rho, iterations, None)
+        ours = fused._sinkhorn(*parts, *rho, iterations, None)
         for mine, theirs in zip(ours, sinkhorn_log(*parts, *rho, iterations), strict=True):
             assert mine.shape == theirs.shape
             torch.testing.assert_close(mine, theirs, atol=2e-4, rtol=2e-5)
@@ -52,12 +57,72 @@ def test_equals_the_steps_in_torch(shape: tuple[int, int, int], rho: tuple[float
 def test_every_sample_stops_for_itself() -> None:
     parts, exact = problem(6, 30, 9, spread=1.0), (math.inf, math.inf)
     slack = torch.tensor([1.0, 1e-1, 1e-2, 1e-3, 0.0, 1e-3], device=parts[0].device)
-    ours = fused._launch(*parts, *exact, 50, slack)
+    ours = fused._sinkhorn(*parts, *exact, 50, slack)
     for mine, theirs in zip(ours, sinkhorn_log(*parts, *exact, 50, slack), strict=True):
         torch.testing.assert_close(mine, theirs, atol=2e-4, rtol=2e-5)
-    whole = fused._launch(*parts, *exact, 50, None)
+    whole = fused._sinkhorn(*parts, *exact, 50, None)
     assert not torch.allclose(ours[0][0], whole[0][0], atol=1e-3)  # so the test can fail
     torch.testing.assert_close(ours[0][4], whole[0][4])
+
+
+#: Triton's interpreter takes a millisecond for what a GPU does in microseconds.
+EFFORT = {} if GPU else {"outer_iterations": 6, "inner_iterations": 20}
+SOLVES: dict[str, dict] = {
+    "defaults": EFFORT,
+    "transport": {"alpha": 0.0, **EFFORT},
+    "gromov": {"alpha": 1.0, "epsilon": 0.1, **EFFORT},
+    "mirror": {"method": "mirror", "epsilon": 0.3, **EFFORT},
+    "annealing": {"annealing": 8.0, **EFFORT},
+    "training": {"tolerance": 0.05, "outer_iterations": 20, "inner_iterations": 50},
+    "no tolerance": {"tolerance": 0.0, "outer_iterations": 4, "inner_iterations": 20},
+    "one step": {"outer_iterations": 1, "inner_iterations": 1},
+}
+
+
+def solved(options: dict, prior: bool, weights: bool, kernels: bool) -> Solution:
+    """A batch with an empty sample, by the kernels or by torch's steps."""
+    case = fgw_cases.speech_like(4, (12, 30), (4, 9))
+    cost, acoustic, linguistic, t, u = case.dense()
+    t, drawn = t.clone(), torch.Generator().manual_seed(7)
+    t[2] = 0
+    shape, device = cost.shape, "cuda" if GPU else "cpu"
+    more = [
+        torch.rand(shape[:2], generator=drawn) if weights else None,
+        torch.rand(shape[0], shape[2], generator=drawn) if weights else None,
+        torch.rand(shape, generator=drawn) if prior else None,
+    ]
+    if weights:
+        more[0][:, 3] = 0.0
+    cost, acoustic, linguistic, t, u, *more = (
+        part if part is None else part.to(device) for part in (cost, acoustic, linguistic, t, u, *more)
+    )
+    made: Problem = make_problem(
+        cost, DenseEdges(acoustic), DenseEdges(linguistic), t, u, *more, None, Options(**options)
+    )
+    if not kernels:
+        return proximal.solve(made)
+    steps = proximal.Steps(made)
+    return fused._solve(steps, steps.start())
+
+
+@pytest.mark.parametrize("prior", [False, True], ids=["plain", "prior"])
+@pytest.mark.parametrize("name", SOLVES)
+def test_the_whole_solver(name: str, prior: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same values, plans, certificates and counts as torch's steps, tiles smaller than a sample."""
+    monkeypatch.setattr(fused, "TILE", 256)  # 16 rows of 16
+    ours = solved(SOLVES[name], prior, prior, True)
+    monkeypatch.setattr(fused, "takes", lambda problem: False)
+    theirs = solved(SOLVES[name], prior, prior, False)
+    assert (ours.iterations - theirs.iterations).abs().max() <= 1
+    same = ours.iterations == theirs.iterations
+    assert same.float().mean() >= 0.75
+    for part in ("linear", "quadratic", "marginal_error", "gap"):
+        mine, other = getattr(ours, part), getattr(theirs, part)
+        assert mine.shape == other.shape and mine[2] == 0.0
+        torch.testing.assert_close(mine[same], other[same], atol=2e-4, rtol=1e-3, msg=lambda m, p=part: f"{p}: {m}")
+    assert (ours.plan - theirs.plan)[same].abs().sum((1, 2)).max() < 5e-3
+    assert torch.equal(ours.converged[same], theirs.converged[same]) and ours.converged[2]
+    assert ours.plan[2].abs().max() == 0.0
 
 
 def test_without_triton_torch_does_it(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -65,8 +130,8 @@ def test_without_triton_torch_does_it(monkeypatch: pytest.MonkeyPatch, caplog: p
         raise RuntimeError("no compiler")
 
     parts = [*problem(), math.inf, math.inf, 5]
-    monkeypatch.setattr(fused, "_usable", lambda kernel: True)
-    monkeypatch.setattr(fused, "_launch", broken)
+    monkeypatch.setattr(fused, "_usable", lambda kernel: not fused._refused)
+    monkeypatch.setattr(fused, "_sinkhorn", broken)
     monkeypatch.setattr(fused, "_refused", False)
     for _ in range(2):
         torch.testing.assert_close(fused.sinkhorn(*parts)[0], sinkhorn_log(*parts)[0])
