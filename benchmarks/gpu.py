@@ -3,13 +3,12 @@
 The problems of transport_speed.py and the model of training_step.py. Each figure is a median over repetitions that
 alternate between all solvers, the device waited for before and after; plans are rounded to exact marginals before
 their objective is taken; "above the best" is above the lowest that any line found for that problem. POT's conditional
-gradient runs on the CPU beside it, at the first batch size alone; so do our numba kernels where --numba asks for them
-(their first call compiles for minutes).
+gradient runs on the CPU beside it, and so do our numba kernels where --numba asks for them (their first call compiles for
+minutes).
 """
 
 import argparse
 import json
-import math
 import os
 import statistics
 import time
@@ -23,36 +22,35 @@ import training_step
 from provenance import provenance
 from transport_speed import OURS, SHAPES, objective, pot_batch, pot_loop, problem
 
-from espnet_gmot.transport import cuda, fused_gromov_wasserstein
+from espnet_gmot.transport import fused, fused_gromov_wasserstein
 
 _SLOW = 2.0  # seconds from which one repetition has to do
 SETTINGS = ("2 x 50", "3 x 50", "5 x 50", "8 x 50", "loose", "default", "precise")
 
 
-def ours(options: dict[str, Any], graphs: bool = True, **more: Any) -> Callable:
-    """Our solver as a function from a problem to a plan, with CUDA graphs or without."""
+def ours(options: dict[str, Any], triton: bool = True, **more: Any) -> Callable:
+    """Our solver as a function from a problem to a plan, with Triton's kernels or with torch's alone."""
 
     def solve(*problem: torch.Tensor) -> torch.Tensor:
         """(B, T, U)."""
-        worth, cuda.WORTH = cuda.WORTH, cuda.WORTH if graphs else math.inf  # type: ignore[assignment]
+        refused, fused._refused = fused._refused, fused._refused or not triton
         try:
             return fused_gromov_wasserstein(*problem, **options, **more).plan
         finally:
-            cuda.WORTH = worth
+            fused._refused = refused or (triton and fused._refused)
 
     return solve
 
 
-def solvers(name: str, peers: bool, numba: bool) -> dict[str, tuple[str, Callable]]:
+def solvers(name: str, numba: bool) -> dict[str, tuple[str, Callable]]:
     """Device and solver of every line."""
     table = {f"ours, {label}": ("cuda", ours(OURS[label])) for label in SETTINGS}
-    table["ours, default, without graphs"] = ("cuda", ours(OURS["default"], graphs=False))
-    table["ours, loose, without graphs"] = ("cuda", ours(OURS["loose"], graphs=False))
+    for label in ("5 x 50", "loose"):
+        table[f"ours, {label}, torch's kernels alone"] = ("cuda", ours(OURS[label], triton=False))
     for label in ("loose", "default") if numba else ():
         table[f"ours, {label}, numba on the CPU"] = ("cpu", ours(OURS[label], backend="numba"))
-    if peers:
-        table["POT conditional gradient on the CPU"] = ("cpu", pot_loop("cg"))
-    if peers and name == "one shape":
+    table["POT conditional gradient on the CPU"] = ("cpu", pot_loop("cg"))
+    if name == "one shape":
         table["POT batch (its defaults)"] = ("cuda", pot_batch)
     return table
 
@@ -61,7 +59,7 @@ def measure(name: str, batch: int, args: argparse.Namespace) -> dict[str, dict[s
     """Seconds of every solver, and how far its objective is above the best."""
     on_cpu = problem(**SHAPES[name], batch=batch)
     data = {"cpu": on_cpu, "cuda": tuple(tensor.cuda() for tensor in on_cpu)}
-    table = solvers(name, batch == args.batches[0], args.numba)
+    table = solvers(name, args.numba)
     values: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {label: [] for label in table}
     repeats = dict.fromkeys(table, args.repeats)
@@ -153,7 +151,7 @@ def main() -> None:
         for count in args.steps
         for amp in (False, True)
     }
-    report["refused graphs"] = cuda._refused
+    report["ours without Triton"] = fused._refused
     if args.out:
         args.out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from espnet_gmot.transport import cuda
+from espnet_gmot.transport.edges import DenseEdges
 from espnet_gmot.transport.problem import Problem
 from espnet_gmot.transport.sinkhorn import sinkhorn_log
 from espnet_gmot.transport.solution import Solution
@@ -128,19 +129,18 @@ def _solve(steps: Steps, state: State) -> Solution:
                             (state.log_plan, state.plan, state.f, state.g))  # fmt: skip
     change, error, count = state.change.clone(), state.error.clone(), state.iterations.int()
     done, resting = state.done.int(), torch.empty_like(count)
-    kernel, rounded, rows, columns = (torch.empty_like(part) for part in (plan, plan, a, b))
+    kernel, rounded = torch.empty_like(plan), torch.empty_like(plan)
     node, energy, gap = (torch.empty_like(change) for _ in range(3))
     base = log_plan if options.method == "proximal" else steps.base.contiguous()
+    # what is rounded has the marginals a and b
+    squares_a = problem.acoustic.hadamard(problem.acoustic, a).contiguous()
+    squares_b = problem.linguistic.hadamard(problem.linguistic, b).contiguous()
     judged = options.method == "proximal" and options.tolerance > 0.0
 
     def assessed(wanted: Tensor, keep: bool, gromov: bool) -> None:
         """Round the wanted samples' plans and assess them."""
-        round_plan[grid](plan, a, b, wanted, rounded, rows, columns, *size, **shape)
-        product = squares_a = squares_b = rounded  # not looked at
-        if gromov:
-            product = _product(problem, rounded)
-            squares_a = problem.acoustic.hadamard(problem.acoustic, rows).contiguous()
-            squares_b = problem.linguistic.hadamard(problem.linguistic, columns).contiguous()
+        round_plan[grid](plan, a, b, wanted, rounded, *size, **shape)
+        product = _product(problem, rounded) if gromov else rounded  # not looked at
         judge[grid](
             matrix, linear, product, squares_a, squares_b, rounded, f, g, a, b, steps.epsilon, steps.scale, wanted,
             plan, done, node, energy, gap, *size, options.alpha, options.tolerance,
@@ -168,6 +168,8 @@ def _solve(steps: Steps, state: State) -> Solution:
 
 def _product(problem: Problem, plan: Tensor) -> Tensor:
     """A·plan·L, (B, T, U)."""
+    if isinstance(problem.linguistic, DenseEdges):  # symmetric, so no transposition is needed
+        return problem.acoustic.apply(plan) @ problem.linguistic.matrix
     return problem.linguistic.apply(problem.acoustic.apply(plan).mT).mT.contiguous()
 
 

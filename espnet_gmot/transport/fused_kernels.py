@@ -169,11 +169,8 @@ def _capped(target, actual):
 
 
 @triton.jit(do_not_specialize=["frames", "tokens"])
-def round_plan(
-    plans, weights_a, weights_b, wanted, out, rows_out, columns_out, frames, tokens,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """`sinkhorn.round_plan` to both marginals, where wanted, and the rounded plan's sums."""
+def round_plan(plans, weights_a, weights_b, wanted, out, frames, tokens, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """`sinkhorn.round_plan` to both marginals, where wanted."""
     sample = tl.program_id(0).to(tl.int64)
     if tl.load(wanted + sample) == 0:
         return
@@ -197,7 +194,6 @@ def round_plan(
         missing += tl.sum(tl.maximum(a - tl.sum(plan, 1), 0.0), 0)
         sums += tl.sum(plan, 0)
     share = tl.maximum(b - sums, 0.0) / tl.maximum(missing, TINY)
-    sums = tl.zeros_like(b)
     for start in range(0, frames, ROWS):
         rows, there, places, inside = _rows(start, frames, tokens, columns, ROWS)
         plan = tl.load(plans + matrix + places, mask=inside, other=0.0)
@@ -205,10 +201,7 @@ def round_plan(
         plan = plan * _capped(a, tl.sum(plan, 1))[:, None] * factor[None, :]
         plan += tl.maximum(a - tl.sum(plan, 1), 0.0)[:, None] * share[None, :]
         plan = tl.where((a > 0.0)[:, None] & (b > 0.0)[None, :], plan, 0.0)
-        sums += tl.sum(plan, 0)
         tl.store(out + matrix + places, plan, mask=inside)
-        tl.store(rows_out + row + rows, tl.sum(plan, 1), mask=there)
-    tl.store(columns_out + column + columns, sums, mask=columns < tokens)
 
 
 @triton.jit
@@ -224,9 +217,9 @@ def judge(
     done, nodes, energies, gaps, frames, tokens, alpha, tolerance,
     GROMOV: tl.constexpr, KEEP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """`assess` of rounded plans with exact marginals, where wanted; with KEEP they become the plans, done if stationary.
+    """`assess` of rounded plans with exact marginals, where wanted; with KEEP they become the plans.
 
-    `cross` is A·rounded·L, `squares_a` (A∘A)p and `squares_b` (L∘L)q with the rounded plan's marginals p and q.
+    Those that are stationary are done then. `cross` is A·rounded·L, `squares_a` (A∘A)a and `squares_b` (L∘L)b.
     """
     sample = tl.program_id(0).to(tl.int64)
     if tl.load(wanted + sample) == 0:
