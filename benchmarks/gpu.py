@@ -3,8 +3,8 @@
 The problems of transport_speed.py and the model of training_step.py. Each figure is a median over repetitions that
 alternate between all solvers, the device waited for before and after; plans are rounded to exact marginals before
 their objective is taken; "above the best" is above the lowest that any line found for that problem. POT's conditional
-gradient runs on the CPU beside it, and so do our numba kernels where --numba asks for them (their first call compiles for
-minutes).
+gradient runs on the CPU beside it, and so do our numba kernels where --numba asks for them (their first call compiles
+for minutes).
 """
 
 import argparse
