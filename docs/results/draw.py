@@ -10,6 +10,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -136,6 +137,22 @@ class Experiment:
             found = differences({baseline: rows, system: ours}, baseline, RESAMPLES) if rows and ours else []
             self._differences[system, baseline] = next(iter(found), None)
         return self._differences[system, baseline]
+
+    def averaged(self, systems: list[str]) -> str:
+        """The mean of several systems, each with all of the baseline's seeds, less the baseline, on every set."""
+        said = []
+        for part in reversed(self.parts):
+            theirs = self.utterances[self.baseline, part]
+            groups = [self.utterances[system, part] for system in systems]
+            mean = [
+                replace(rows[0], wrong={key: sum(row.wrong[key] for row in rows) / len(rows) for key in rows[0].wrong})
+                for rows in zip(*groups, strict=True)
+            ]
+            (found,) = differences({self.baseline: theirs, "mean": mean}, self.baseline, RESAMPLES)
+            said.append(
+                f"on {part} {found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f}; p {probability(found.p_value)})"
+            )
+        return f"All {len(systems)} on average, less {self.baseline}: {'; '.join(said)}."
 
     def seeds(self, system: str) -> list[int]:
         """Those of a system on the last set, in the order of its utterances' columns."""
@@ -349,6 +366,9 @@ def of_speech() -> Contents:
     blocks = {
         "cv": speech.table(SPEECH),
         "cv-front": speech.front({name: SPEECH[name] for name in ("ctc", "gmot-t", "clock", "blank")}),
+        "cv-average": speech.averaged(
+            ["gmot-t", "clock", "clock-adapted", "clock-bert", "gmot", "tot", "ot", "kd-att"]
+        ),
         "cv-edges": speech.with_edges({"gmot": "ot", "gmot-t": "tot"}),
         "cv-knowledge": speech.less("gmot-t", "blank", "The teacher less the one without characters"),
         "cv-knowledge-of-errors": knowledge_table(HERE / "cv_knowledge.csv", teachers),

@@ -21,15 +21,15 @@ class Counted:
     Attributes:
         system, name: of the system and of the set.
         lengths: reference tokens by ``speaker-utterance``.
-        wrong: errors by ``speaker-utterance``.
+        wrong: errors by ``speaker-utterance``; a mean over systems need not be whole.
     """
 
     system: str
     name: str
     lengths: dict[str, int]
-    wrong: dict[str, int]
+    wrong: Mapping[str, float]
 
-    def errors(self, keys: Iterable[str]) -> list[int]:
+    def errors(self, keys: Iterable[str]) -> list[float]:
         """Errors of these sentences."""
         return [self.wrong[key] for key in keys]
 
