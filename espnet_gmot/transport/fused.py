@@ -124,7 +124,19 @@ def _solve(steps: Steps, state: State) -> Solution:
     matrix = problem.cost.contiguous()
     batch, frames, tokens = matrix.shape
     size, shape, grid = (frames, tokens), _shape(matrix), (batch,)
-    a, b, linear = problem.acoustic_weights.contiguous(), problem.linguistic_weights.contiguous(), steps.linear
+    a, b, linear, epsilon, scale, log_a, log_b = (
+        part.contiguous()
+        for part in (
+            problem.acoustic_weights,
+            problem.linguistic_weights,
+            steps.linear,
+            steps.epsilon,
+            steps.scale,
+            steps.log_a,
+            steps.log_b,
+        )
+    )
+    alpha, tolerance = float(options.alpha), float(options.tolerance)
     log_plan, plan, f, g = (part.clone(memory_format=torch.contiguous_format) for part in
                             (state.log_plan, state.plan, state.f, state.g))  # fmt: skip
     change, error, count = state.change.clone(), state.error.clone(), state.iterations.int()
@@ -135,15 +147,15 @@ def _solve(steps: Steps, state: State) -> Solution:
     # what is rounded has the marginals a and b
     squares_a = problem.acoustic.hadamard(problem.acoustic, a).contiguous()
     squares_b = problem.linguistic.hadamard(problem.linguistic, b).contiguous()
-    judged = options.method == "proximal" and options.tolerance > 0.0
+    judged = options.method == "proximal" and tolerance > 0.0
 
     def assessed(wanted: Tensor, keep: bool, gromov: bool) -> None:
         """Round the wanted samples' plans and assess them."""
         round_plan[grid](plan, a, b, wanted, rounded, *size, **shape)
         product = _product(problem, rounded) if gromov else rounded  # not looked at
         judge[grid](
-            matrix, linear, product, squares_a, squares_b, rounded, f, g, a, b, steps.epsilon, steps.scale, wanted,
-            plan, done, node, energy, gap, *size, options.alpha, options.tolerance,
+            matrix, linear, product, squares_a, squares_b, rounded, f, g, a, b, epsilon, scale, wanted,
+            plan, done, node, energy, gap, *size, alpha, tolerance,
             GROMOV=gromov, KEEP=keep, **shape,
         )  # fmt: skip
 
@@ -151,13 +163,13 @@ def _solve(steps: Steps, state: State) -> Solution:
         watch = cuda.Watch(done)
         for number in range(options.outer_iterations):
             advance[grid](
-                linear, _product(problem, plan) if options.alpha > 0.0 else linear, base, steps.epsilon, steps.log_a,
-                steps.log_b, kernel, log_plan, plan, f, g, change, error, count, resting, done, *size,
-                options.inner_iterations, options.temperature(number), options.alpha, options.tolerance,
-                GROMOV=options.alpha > 0.0, STOPS=options.tolerance > 0.0, **shape,
+                linear, _product(problem, plan) if alpha > 0.0 else linear, base, epsilon, log_a, log_b, kernel,
+                log_plan, plan, f, g, change, error, count, resting, done, *size, options.inner_iterations,
+                float(options.temperature(number)), alpha, tolerance,
+                GROMOV=alpha > 0.0, STOPS=tolerance > 0.0, **shape,
             )  # fmt: skip
             if judged:
-                assessed(resting, True, options.alpha > 0.0)
+                assessed(resting, True, alpha > 0.0)
             else:
                 done |= resting
             if watch(done):

@@ -80,7 +80,7 @@ SOLVES: dict[str, dict] = {
 
 
 def solved(options: dict, prior: bool, weights: bool, kernels: bool) -> Solution:
-    """A batch with an empty sample, by the kernels or by torch's steps."""
+    """A batch with an empty sample and a cost that isn't contiguous, by the kernels or by torch's steps."""
     case = fgw_cases.speech_like(4, (12, 30), (4, 9))
     cost, acoustic, linguistic, t, u = case.dense()
     t, drawn = t.clone(), torch.Generator().manual_seed(7)
@@ -97,7 +97,7 @@ def solved(options: dict, prior: bool, weights: bool, kernels: bool) -> Solution
         part if part is None else part.to(device) for part in (cost, acoustic, linguistic, t, u, *more)
     )
     made: Problem = make_problem(
-        cost, DenseEdges(acoustic), DenseEdges(linguistic), t, u, *more, None, Options(**options)
+        cost.mT.contiguous().mT, DenseEdges(acoustic), DenseEdges(linguistic), t, u, *more, None, Options(**options)
     )
     if not kernels:
         return proximal.solve(made)
