@@ -79,6 +79,8 @@ bench: env
 	OMP_NUM_THREADS=2 $(PY) benchmarks/training_step.py --out docs/training_step.json
 	$(PY) benchmarks/plugin_cost.py --out docs/plugin_cost.json
 	$(PY) benchmarks/load.py --out docs/load.json
+	@if $(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then $(PY) benchmarks/gpu.py --out docs/gpu.json; \
+	else echo "bench: no GPU here, benchmarks/gpu.py left out"; fi
 
 ## results tables and pictures of docs/results.md and the README out of docs/results/*.csv
 results: env

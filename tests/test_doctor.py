@@ -4,12 +4,13 @@ import importlib.metadata
 import shlex
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from espnet_gmot import doctor, launcher
 from espnet_gmot.doctor import material, software
-from espnet_gmot.doctor.finding import Finding
+from espnet_gmot.doctor.finding import OPTIONAL, Finding
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,19 @@ def test_what_espnet_imports_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> No
     without(monkeypatch, "typeguard", "inflect")
     found = software.espnet_needs()
     assert found.status == "missing" and found.mend == "python3 -m pip install typeguard 'inflect<6'"
+
+
+def test_a_gpu_wants_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="Card", total_memory=2**33)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda number: card)
+    monkeypatch.setattr(software, "version", lambda name: "3.9.0")
+    found = software.gpu()
+    assert found.status == "ok" and found.detail.startswith("2 × Card, 8 GiB") and "Triton 3.9.0" in found.detail
+    monkeypatch.setattr(software, "version", lambda name: "")
+    found = software.gpu()
+    assert found.status == OPTIONAL and "no Triton" in found.detail and found.mend.endswith("triton")
 
 
 def test_scoring_needs_one_of_two_and_a_checkout_sclite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,9 +177,10 @@ def gpu() -> Finding:
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         first = torch.cuda.get_device_properties(0)
-        return Finding(
-            "gpu", f"{count} × {first.name}, {first.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
-        )
+        seen = f"{count} × {first.name}, {first.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+        if not (triton := version("triton")):
+            return Finding("gpu", f"{seen}; no Triton: the solver is ten times slower", OPTIONAL, f"{PIP} triton")
+        return Finding("gpu", f"{seen}, Triton {triton}")
     if shutil.which("nvidia-smi"):
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch can't use it"
         mend = f"python3 -m pip uninstall -y torch && {PIP} torch=={torch.__version__.partition('+')[0]}"
