@@ -14,6 +14,8 @@ import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if not torch.cuda.is_available():  # before anything imports Triton: its kernels run in its interpreter
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 SHARED = Path(os.environ.get("GMOT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

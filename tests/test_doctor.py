@@ -87,8 +87,9 @@ def test_a_gpu_wants_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     found = software.gpu()
     assert found.status == "ok" and found.detail.startswith("2 × Card, 8 GiB") and "Triton 3.9.0" in found.detail
     monkeypatch.setattr(software, "version", lambda name: "")
+    monkeypatch.setattr(software, "requires", lambda name: ["numpy", "triton==3.7.1; platform_system == 'Linux'"])
     found = software.gpu()
-    assert found.status == OPTIONAL and "no Triton" in found.detail and found.mend.endswith("triton")
+    assert found.status == OPTIONAL and "no Triton" in found.detail and found.mend.endswith("pip install triton==3.7.1")
 
 
 def test_scoring_needs_one_of_two_and_a_checkout_sclite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

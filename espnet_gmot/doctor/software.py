@@ -179,7 +179,8 @@ def gpu() -> Finding:
         first = torch.cuda.get_device_properties(0)
         seen = f"{count} × {first.name}, {first.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
         if not (triton := version("triton")):
-            return Finding("gpu", f"{seen}; no Triton: the solver is ten times slower", OPTIONAL, f"{PIP} triton")
+            asked = next((word.partition(";")[0].strip() for word in requires("torch") if "triton" in word), "triton")
+            return Finding("gpu", f"{seen}; no Triton: the solver is slower", OPTIONAL, f"{PIP} {shlex.quote(asked)}")
         return Finding("gpu", f"{seen}, Triton {triton}")
     if shutil.which("nvidia-smi"):
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch can't use it"

@@ -13,18 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = [
-    "CosineEdges",
-    "DenseEdges",
-    "Edges",
-    "SumEdges",
-    "TemporalEdges",
-    "as_edges",
-    "dense_enough",
-    "unit_vectors",
-]
-
-DENSE_LIMIT = 2048  # the side up to which factored edges may be made dense
+__all__ = ["CosineEdges", "DenseEdges", "Edges", "SumEdges", "TemporalEdges", "as_edges", "unit_vectors"]
 
 
 def unit_vectors(features: Tensor, eps: float = 1e-12) -> Tensor:
@@ -119,14 +108,6 @@ class DenseEdges(Edges):
         if matrix.dim() != 3 or matrix.shape[1] != matrix.shape[2]:
             raise ValueError(f"edges have shape {tuple(matrix.shape)}; expected (B, N, N)")
         self.matrix = matrix
-        self._square: Tensor | None = None
-
-    @property
-    def square(self) -> Tensor:
-        """A∘A, (B, N, N), made once."""
-        if self._square is None:
-            self._square = self.matrix.square()
-        return self._square
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -152,8 +133,7 @@ class DenseEdges(Edges):
 
     def hadamard_with(self, other: Edges, weights: Tensor) -> Tensor:
         """Any kind that has a matrix, in O(N²)."""
-        product = self.square if other is self else self.matrix * other.dense()
-        return (product @ weights.unsqueeze(-1)).squeeze(-1)
+        return ((self.matrix * other.dense()) @ weights.unsqueeze(-1)).squeeze(-1)
 
     def pullback(self, scale: Tensor, weights: Tensor, plan: Tensor, carried: Tensor) -> tuple[Tensor | None, ...]:
         """In closed form: one product of plans, no autograd."""
@@ -358,19 +338,6 @@ class SumEdges(Edges):
             for their_weight, their in theirs:
                 total = total + ours_weight * their_weight * ours.hadamard(their, weights)
         return total
-
-
-def dense_enough(edges: Edges, free: int = 0) -> bool:
-    """Dense already, or cheaper dense: N × N no larger than twice the features it stands for, or no more than `free`.
-
-    Args:
-        edges: of N nodes.
-        free: N up to which a matrix costs nothing that counts.
-    """
-    if isinstance(edges, DenseEdges):
-        return True
-    rank = sum(tensor.shape[-1] for tensor in edges.tensors)
-    return edges.shape[1] <= min(DENSE_LIMIT, max(free, 2 * rank))
 
 
 def as_edges(edges: Tensor | Edges, name: str = "edges") -> Edges:

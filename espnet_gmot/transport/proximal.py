@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from espnet_gmot.transport import cuda, fused
+from espnet_gmot.transport import cuda, gpu
 from espnet_gmot.transport.assess import assess, marginal_error, rounded, tangent
-from espnet_gmot.transport.edges import DenseEdges, Edges, dense_enough
 from espnet_gmot.transport.problem import Problem
 from espnet_gmot.transport.sinkhorn import NOTHING, sinkhorn_log, sinkhorn_scaling
 from espnet_gmot.transport.solution import Solution
@@ -18,7 +17,6 @@ __all__ = ["solve"]
 
 FLOOR = -100.0  # log mass under which an entry stays: it may still come back when the gradient turns
 INNER_SHARE = 0.01  # marginal error that a Sinkhorn step may leave, as a share of the plan's last move
-FEW_NODES = 512  # on a GPU, a matrix of so many is quicker than the launches of its factors
 WARM_MIX = 1e-3  # share of the product plan in a given initial plan, so that its zeros are not for ever
 
 
@@ -38,11 +36,11 @@ class State:
 
 def solve(problem: Problem) -> Solution:
     """Solve a batch; every operation is per sample, so results do not depend on the batch."""
-    problem = _dense(problem)
+    problem = gpu.dense(problem)
     steps = Steps(problem)
     state = steps.start()
-    if fused.takes(problem) and (solution := fused.solve(steps, state)) is not None:
-        return solution
+    if gpu.takes(problem):
+        return gpu.solve(steps, state)
     step, watch = cuda.captured(steps.step, state, problem.options.outer_iterations), cuda.Watch(state.done)
     for number in range(problem.options.outer_iterations):
         state = step(state, problem.options.temperature(number))
@@ -140,7 +138,7 @@ class Steps:
         parts = (kernel, self.log_a, self.log_b, state.f, state.g, epsilon)
         effort = (self.options.rho_acoustic, self.options.rho_linguistic, self.options.inner_iterations)
         if kernel.device.type != "cpu":
-            return fused.sinkhorn(*parts, *effort, slack)
+            return gpu.scaled(*parts, *effort, slack)
         f, g, safe = sinkhorn_scaling(*parts, *effort, slack)
         rest = (~(safe | state.done)).nonzero().squeeze(1)
         if len(rest):
@@ -148,21 +146,6 @@ class Steps:
             slack = None if slack is None else slack[rest]
             f[rest], g[rest] = sinkhorn_log(kernel, log_a, log_b, f0, g0, epsilon, *effort, slack)
         return f, g
-
-
-def _dense(problem: Problem) -> Problem:
-    """The problem with edges as a GPU likes them: one product with a matrix, unless the matrix is the larger part."""
-    if problem.cost.device.type == "cpu" or problem.options.alpha == 0.0:
-        return problem
-
-    def as_matrix(edges: Edges) -> Edges:
-        if not dense_enough(edges, FEW_NODES):
-            return edges
-        dense = edges if isinstance(edges, DenseEdges) else DenseEdges(edges.dense())
-        assert dense.square.shape == dense.matrix.shape  # made here, before a graph is captured
-        return dense
-
-    return replace(problem, acoustic=as_matrix(problem.acoustic), linguistic=as_matrix(problem.linguistic))
 
 
 def _log(weights: Tensor) -> Tensor:

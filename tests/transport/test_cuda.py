@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from espnet_gmot.transport import CosineEdges, Edges, SumEdges, TemporalEdges, cuda, fused_gromov_wasserstein
+from espnet_gmot.transport import CosineEdges, Edges, SumEdges, TemporalEdges, cuda, fused_gromov_wasserstein, gpu
 from espnet_gmot.transport.assess import rounded
 from espnet_gmot.transport.edges import as_edges
 from espnet_gmot.transport.options import Options
@@ -22,7 +22,7 @@ OPTIONS = [
     {"annealing": 8.0},
     {"tolerance": 0.0, "outer_iterations": 5},
 ]
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 
 def edges(kind: str, case: fgw_cases.Case) -> Edges:
@@ -87,26 +87,37 @@ def test_a_late_stop_is_a_few_steps_late(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Event.waits == 20 - cuda.LEAD  # none for the newest steps, so the device always has work
 
 
-@gpu
+@on_gpu
 @pytest.mark.parametrize("kind", ["dense", "cosine", "temporal", "sum"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_gpu_equals_the_cpu(kind: str, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Triton's kernels, by torch's with a captured step, and by torch's alone; edges as matrices and as they are."""
     case = fgw_cases.speech_like(6, (20, 40), (4, 9))
     results = []
-    for device, worth in (("cpu", 4), ("cuda", 4), ("cuda", math.inf)):  # with graphs and without
+    for device, triton, worth, few in (
+        ("cpu", False, 4, 0),
+        ("cuda", True, 4, 512),
+        ("cuda", True, 4, 0),
+        ("cuda", False, 4, 0),
+        ("cuda", False, math.inf, 0),
+    ):
+        monkeypatch.setattr(gpu, "ENABLED", triton)
+        monkeypatch.setattr(gpu, "FEW_NODES", few)
         monkeypatch.setattr(cuda, "WORTH", worth)
         there = moved(case, device)
         cost, _, linguistic, *lengths = there.dense()
+        assert gpu._usable(cost) == triton  # so it's Triton that is tried
         result = fused_gromov_wasserstein(cost, edges(kind, there), linguistic, *lengths, backend="torch", **options)
-        results.append((result.value.cpu(), result.plan.cpu(), result.iterations.cpu()))
+        results.append((result.value.cpu(), result.gap.cpu(), result.plan.cpu(), result.iterations.cpu()))
     assert not cuda._refused
-    for value, plan, iterations in results[1:]:
+    for value, gap, plan, iterations in results[1:]:
         torch.testing.assert_close(value, results[0][0], atol=1e-5, rtol=0)
-        assert (plan - results[0][1]).abs().sum((1, 2)).max() < 2e-2
-        assert (iterations - results[0][2]).abs().max() <= 1
+        torch.testing.assert_close(gap, results[0][1], atol=1e-3, rtol=0)
+        assert (plan - results[0][2]).abs().sum((1, 2)).max() < 2e-2
+        assert (iterations - results[0][3]).abs().max() <= 1
 
 
-@gpu
+@on_gpu
 def test_a_gpu_makes_the_host_wait_for_earlier_steps_alone() -> None:
     """Every hidden wait is an error, from the batch's arrival on the device to the result."""
     args = moved(fgw_cases.speech_like(6, (20, 40), (4, 9)), "cuda").dense()

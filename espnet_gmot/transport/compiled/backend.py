@@ -16,15 +16,7 @@ from numba.core import event
 from torch import Tensor
 
 from espnet_gmot.transport.compiled.solver import Settings, solve_batch
-from espnet_gmot.transport.edges import (
-    DENSE_LIMIT,
-    CosineEdges,
-    DenseEdges,
-    Edges,
-    SumEdges,
-    TemporalEdges,
-    dense_enough,
-)
+from espnet_gmot.transport.edges import CosineEdges, DenseEdges, Edges, SumEdges, TemporalEdges
 from espnet_gmot.transport.problem import Problem
 from espnet_gmot.transport.solution import Solution
 
@@ -33,6 +25,7 @@ _kernels: Any = solve_batch  # numba's dispatcher, which counts and keeps what i
 __all__ = ["solve", "supports"]
 
 _lock = threading.Lock()
+DENSE_LIMIT = 2048  # the side up to which factored edges may be made dense
 
 
 def supports(problem: Problem) -> bool:
@@ -41,7 +34,7 @@ def supports(problem: Problem) -> bool:
         return False
     if problem.linguistic.shape[1] > DENSE_LIMIT and not isinstance(problem.linguistic, DenseEdges):
         return False
-    return dense_enough(problem.acoustic) or _factored(problem.acoustic)
+    return _dense_enough(problem.acoustic) or _factored(problem.acoustic)
 
 
 def solve(problem: Problem) -> Solution:
@@ -124,6 +117,14 @@ def _array(tensor: Tensor | None) -> np.ndarray:
     return np.zeros((1, 0, 0), dtype=np.float32) if tensor is None else tensor.contiguous().numpy()
 
 
+def _dense_enough(edges: Edges) -> bool:
+    """Dense already, or cheaper dense: a T × T matrix no larger than twice the features it stands for."""
+    if isinstance(edges, DenseEdges):
+        return True
+    rank = sum(t.shape[-1] for t in edges.tensors)
+    return edges.shape[1] <= min(DENSE_LIMIT, 2 * rank)
+
+
 def _factored(edges: Edges) -> bool:
     """Whether every part of the edges is factored."""
     terms = [term for _, term in edges.terms] if isinstance(edges, SumEdges) else [edges]
@@ -132,7 +133,7 @@ def _factored(edges: Edges) -> bool:
 
 def _acoustic(edges: Edges) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A as a dense matrix, or as low rank, its transpose and (constant, slope, radius, …); (B, …), the rest empty."""
-    if dense_enough(edges):
+    if _dense_enough(edges):
         return _array(edges.dense()), _array(None), _array(None), np.zeros((1, 0), dtype=np.float32)
     terms = edges.terms if isinstance(edges, SumEdges) else [(1.0, edges)]
     batch, size = edges.shape

@@ -1,18 +1,14 @@
-"""The Triton kernels behind fused.py, one program a sample; imported only where Triton is there.
+"""The Triton kernels behind gpu.py, one program a sample; imported only where Triton is there.
 
 Matrices (B, T, U), row vectors (B, T), column vectors (B, U) and numbers (B,) are contiguous float32. A program goes
 through its sample in tiles of ROWS x COLUMNS, COLUMNS being no less than U; off its support a log kernel is NOTHING.
+Triton's maxima and minima leave NaN out; sums and comparisons keep it, and what isn't a number must not get lost here.
 """
 
 import triton
 import triton.language as tl
 
-__all__ = ["advance", "judge", "round_plan", "scale"]
-
-NOTHING = tl.constexpr(-1e30)  # as in sinkhorn.py
-FLOOR = tl.constexpr(-100.0)  # as in proximal.py
-INNER_SHARE = tl.constexpr(0.01)  # likewise
-TINY = tl.constexpr(1e-30)
+__all__ = ["advance", "judge", "round_plan", "sinkhorn"]
 
 
 @triton.jit
@@ -25,8 +21,9 @@ def _rows(start, frames, tokens, columns, ROWS: tl.constexpr):
 
 @triton.jit
 def _through(
-    kernel, log_a, f_from, f_to, g, power_a, frames, tokens, columns, UPDATE: tl.constexpr, ROWS: tl.constexpr
-):
+    kernel, log_a, f_from, f_to, g, power_a, frames, tokens, columns,
+    UPDATE: tl.constexpr, NOTHING: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
     """Once through a sample's kernel: new f (with UPDATE), then the columns' log-sum-exp with it.
 
     Returns the maximum of every column and the sum of exponentials beside it.
@@ -55,19 +52,19 @@ def _through(
 @triton.jit
 def _sinkhorn(
     kernel, log_a, log_b, f_from, f_to, g, power_a, power_b, slack, iterations, frames, tokens, columns,
-    STOPS: tl.constexpr, ROWS: tl.constexpr,
+    STOPS: tl.constexpr, NOTHING: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """`sinkhorn_log` of one sample; f is left at f_to, g returned."""
     has_b = log_b > 0.5 * NOTHING
     weight_b = tl.exp(log_b)
-    top, total = _through(kernel, log_a, f_from, f_to, g, power_a, frames, tokens, columns, False, ROWS)
+    top, total = _through(kernel, log_a, f_from, f_to, g, power_a, frames, tokens, columns, False, NOTHING, ROWS)
     step = 0
     going = True
     while going & (step < iterations):
         fresh = tl.where(has_b, power_b * (log_b - (tl.log(total) + top)), 0.0)
         error = tl.sum(weight_b * tl.abs(tl.exp(tl.minimum(g - fresh, 80.0)) - 1.0), 0)
         g = fresh
-        top, total = _through(kernel, log_a, f_to, f_to, g, power_a, frames, tokens, columns, True, ROWS)
+        top, total = _through(kernel, log_a, f_to, f_to, g, power_a, frames, tokens, columns, True, NOTHING, ROWS)
         step += 1
         if STOPS:
             going = (step < 2) | (error > slack)
@@ -75,11 +72,12 @@ def _sinkhorn(
 
 
 @triton.jit(do_not_specialize=["frames", "tokens", "iterations"])
-def scale(
+def sinkhorn(
     kernels, logs_a, logs_b, fs, gs, epsilons, slacks, new_fs, new_gs, frames, tokens, rho_a, rho_b, iterations,
-    EXACT_A: tl.constexpr, EXACT_B: tl.constexpr, STOPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    EXACT_A: tl.constexpr, EXACT_B: tl.constexpr, STOPS: tl.constexpr, NOTHING: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """`sinkhorn_log`, whole."""
+    """`sinkhorn_log`."""
     sample = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, COLUMNS)
     inside = columns < tokens
@@ -95,20 +93,22 @@ def scale(
     row = sample * frames
     g = _sinkhorn(
         kernels + row * tokens, logs_a + row, log_b, fs + row, new_fs + row, g, power_a, power_b,
-        tl.load(slacks + sample), iterations, frames, tokens, columns, STOPS, ROWS,
+        tl.load(slacks + sample), iterations, frames, tokens, columns, STOPS, NOTHING, ROWS,
     )  # fmt: skip
     tl.store(new_gs + sample * tokens + columns, g, mask=inside)
 
 
-@triton.jit(do_not_specialize=["frames", "tokens", "iterations", "heat", "alpha", "tolerance"])
+@triton.jit(do_not_specialize=["frames", "tokens", "iterations", "heat", "alpha", "tolerance", "share", "least"])
 def advance(
     linear, cross, base, epsilons, logs_a, logs_b, kernels, log_plans, plans, fs, gs, changes, errors, counts, resting,
-    done, frames, tokens, iterations, heat, alpha, tolerance,
-    GROMOV: tl.constexpr, STOPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    done, frames, tokens, iterations, heat, alpha, tolerance, share, least,
+    GROMOV: tl.constexpr, STOPS: tl.constexpr, NOTHING: tl.constexpr, FLOOR: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """An outer step with exact marginals, in place: kernel, Sinkhorn, the new plan and whether it rests.
 
-    `cross` is A·plan·L, `base` the logarithm that the step is proximal to (the plan's own, or the product plan's).
+    `cross` is A·plan·L, `base` the logarithm that the step is proximal to (the plan's own, or the product plan's);
+    Sinkhorn stops at `share` of the last change, or at `least`.
     """
     sample = tl.program_id(0).to(tl.int64)
     if tl.load(done + sample) != 0:
@@ -121,6 +121,7 @@ def advance(
     has_b = log_b > 0.5 * NOTHING
     g = tl.load(gs + column + columns, mask=inside_b, other=0.0)
     epsilon = tl.load(epsilons + sample) * heat
+    poison = 0.0  # NaN where the sample's gradient isn't finite
     for start in range(0, frames, ROWS):
         rows, there, places, inside = _rows(start, frames, tokens, columns, ROWS)
         gradient = tl.load(linear + matrix + places, mask=inside, other=0.0)
@@ -128,13 +129,15 @@ def advance(
             gradient -= 4.0 * alpha * tl.load(cross + matrix + places, mask=inside, other=0.0)
         kernel = tl.load(base + matrix + places, mask=inside, other=NOTHING) - gradient / epsilon
         has_a = tl.load(logs_a + row + rows, mask=there, other=NOTHING) > 0.5 * NOTHING
-        kernel = tl.where(has_a[:, None] & has_b[None, :], kernel, NOTHING)
+        support = has_a[:, None] & has_b[None, :]
+        kernel = tl.where(support, kernel, NOTHING)
+        poison += tl.sum(tl.sum(tl.where(support, gradient * 0.0, 0.0), 1), 0)
         tl.store(kernels + matrix + places, kernel, mask=inside)
     tl.debug_barrier()  # what other threads stored is read from here on
-    slack = tl.maximum(INNER_SHARE * tl.load(changes + sample), 0.1 * tolerance)
+    slack = tl.maximum(tl.load(changes + sample) * share, least)
     g = _sinkhorn(
         kernels + matrix, logs_a + row, log_b, fs + row, fs + row, g, 1.0, 1.0, slack, iterations, frames, tokens,
-        columns, STOPS, ROWS,
+        columns, STOPS, NOTHING, ROWS,
     )  # fmt: skip
     tl.store(gs + column + columns, g, mask=inside_b)
     tl.debug_barrier()
@@ -147,7 +150,7 @@ def advance(
         f = tl.load(fs + row + rows, mask=there, other=0.0)
         kernel = tl.load(kernels + matrix + places, mask=inside, other=NOTHING)
         support = (log_a > 0.5 * NOTHING)[:, None] & has_b[None, :]
-        log_plan = tl.where(support, tl.maximum(kernel + f[:, None] + g[None, :], FLOOR), NOTHING)
+        log_plan = tl.where(support, tl.maximum(kernel + f[:, None] + g[None, :], FLOOR) + poison, NOTHING)
         plan = tl.exp(log_plan)
         before = tl.load(plans + matrix + places, mask=inside, other=0.0)
         change += tl.sum(tl.sum(tl.abs(plan - before), 1), 0)
@@ -165,7 +168,7 @@ def advance(
 @triton.jit
 def _capped(target, actual):
     """min(1, target / actual), 0 where nothing is there to scale."""
-    return tl.where(actual > TINY, tl.minimum(target / tl.maximum(actual, TINY), 1.0), 0.0)
+    return tl.where(actual > 1e-30, tl.minimum(target / tl.maximum(actual, 1e-30), 1.0), 0.0)
 
 
 @triton.jit(do_not_specialize=["frames", "tokens"])
@@ -193,7 +196,7 @@ def round_plan(plans, weights_a, weights_b, wanted, out, frames, tokens, ROWS: t
         plan = plan * _capped(a, tl.sum(plan, 1))[:, None] * factor[None, :]
         missing += tl.sum(tl.maximum(a - tl.sum(plan, 1), 0.0), 0)
         sums += tl.sum(plan, 0)
-    share = tl.maximum(b - sums, 0.0) / tl.maximum(missing, TINY)
+    share = tl.maximum(b - sums, 0.0) / tl.maximum(missing, 1e-30)
     for start in range(0, frames, ROWS):
         rows, there, places, inside = _rows(start, frames, tokens, columns, ROWS)
         plan = tl.load(plans + matrix + places, mask=inside, other=0.0)
@@ -215,7 +218,7 @@ def _half(cross, square_a, square_b, support, places, inside):
 def judge(
     costs, linear, cross, squares_a, squares_b, rounded, fs, gs, weights_a, weights_b, epsilons, scales, wanted, plans,
     done, nodes, energies, gaps, frames, tokens, alpha, tolerance,
-    GROMOV: tl.constexpr, KEEP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    GROMOV: tl.constexpr, KEEP: tl.constexpr, NOTHING: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """`assess` of rounded plans with exact marginals, where wanted; with KEEP they become the plans.
 
@@ -267,10 +270,11 @@ def judge(
             gradient += 2.0 * alpha * _half(cross + matrix, square_a, square_b, support, places, inside)
         least = tl.min(tl.where(support, gradient - g[None, :], -NOTHING), 1)
         dual += tl.sum(tl.where(a > 0.0, least, 0.0) * a, 0)
-    gap = tl.maximum(primal - dual, 0.0)
+    gap = primal - dual
+    gap = tl.where(gap < 0.0, 0.0, gap)
     if KEEP:
         tl.store(done + sample, (gap <= tolerance * tl.load(scales + sample)).to(tl.int32))
     else:
         tl.store(nodes + sample, node)
-        tl.store(energies + sample, tl.maximum(energy, 0.0))
+        tl.store(energies + sample, tl.where(energy < 0.0, 0.0, energy))
         tl.store(gaps + sample, gap)
