@@ -52,6 +52,9 @@ SPEECH = {
 }
 """Systems that were tried on real speech, in the order of the table."""
 
+MINI = {name: SPEECH[name] for name in ("ctc", "gmot-t", "gmot", "tot", "ot", "kd-att")}
+"""Those that were tried on 45 minutes of it."""
+
 FAMILY = {
     "ctc": "CTC",
     "ot-x10": "nodes alone (ot)",
@@ -374,6 +377,13 @@ def of_speech() -> Contents:
         "cv-knowledge-of-errors": knowledge_table(HERE / "cv_knowledge.csv", teachers),
         "cv-alignment": alignment_table(HERE / "cv_alignment.csv"),
         "cv-origin": speech.origin(),
+    }
+    mini = Experiment("mini")
+    blocks |= {
+        "mini": mini.table(MINI),
+        "mini-average": mini.averaged([name for name in MINI if name != mini.baseline]),
+        "mini-edges": mini.with_edges({"gmot": "ot", "gmot-t": "tot"}),
+        "mini-origin": mini.origin(),
     }
     return blocks, {"cv.png": speech.picture(SPEECH)}
 
