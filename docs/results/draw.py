@@ -63,6 +63,9 @@ FAMILY = {
     "gmot-x10": "nodes and edges (gmot)",
     "gmot-u-x10": "nodes and edges, marginals relaxed (gmot-u)",
     "gmot-t-x10": "nodes and edges, with the prior of the order (gmot-t)",
+    "ot-blank": "ot, to whose teacher all characters are alike",
+    "gmot-blank": "gmot, to whose teacher all characters are alike",
+    "gmot-t-blank": "gmot-t, to whose teacher all characters are alike",
 }
 """Members of the family on the synthetic corpus, likewise."""
 
@@ -347,7 +350,11 @@ def of_the_family() -> Contents:
     blocks = {
         "family": family.table(FAMILY),
         "family-origin": family.origin(),
-        "family-edges": family.with_edges(pairs),
+        "family-edges": family.with_edges({**pairs, "gmot-blank": "ot-blank"}),
+        "family-knowledge": "  \n".join(
+            family.less(f"{preset}-x10", f"{preset}-blank", f"{preset}: the teacher less the one without characters")
+            for preset in ("ot", "gmot", "gmot-t")
+        ),
     }
     return blocks, {"family.png": family.picture(FAMILY)}
 
