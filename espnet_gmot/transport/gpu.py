@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -40,24 +40,9 @@ def takes(problem: Problem) -> bool:
     return problem.options.balanced and _usable(problem.cost)
 
 
-def scaled(
-    kernel: Tensor,
-    log_a: Tensor,
-    log_b: Tensor,
-    f: Tensor,
-    g: Tensor,
-    epsilon: Tensor,
-    rho_a: float,
-    rho_b: float,
-    iterations: int,
-    slack: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """`sinkhorn_log`, argument for argument and within rounding, in one launch where Triton can, else by torch.
-
-    Every sample stops for itself.
-    """
-    do = _scaled if _usable(kernel) else sinkhorn_log
-    return do(kernel, log_a, log_b, f, g, epsilon, rho_a, rho_b, iterations, slack)
+def scaled(kernel: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    """`sinkhorn_log` of these arguments, by Triton where it can, else by torch."""
+    return (_scaled if _usable(kernel) else sinkhorn_log)(kernel, *others)
 
 
 def dense(problem: Problem) -> Problem:
@@ -98,18 +83,7 @@ def _works(device: torch.device) -> bool:
     if device not in _known:
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return False  # nothing can be tried here
-        why: object = None
-        if importlib.util.find_spec("triton") is None:
-            why = "it isn't installed"
-        else:
-            try:
-                ones = torch.zeros(1, 2, 1, device=device)
-                _scaled(ones.expand(1, 2, 2), ones, ones.mT, ones, ones.mT, ones[:, :1], math.inf, math.inf, 2)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except Exception as error:  # whatever a compiler of another machine may raise
-                why = error
-                logging.getLogger(__name__).debug("Triton's first kernel", exc_info=True)
+        why = _obstacle(device)
         _known[device] = why is None
         if why is not None:
             logging.getLogger(__name__).warning(
@@ -118,6 +92,21 @@ def _works(device: torch.device) -> bool:
                 why,
             )
     return _known[device]
+
+
+def _obstacle(device: torch.device) -> str | Exception | None:
+    """What keeps Triton from running its smallest kernel on a device."""
+    if importlib.util.find_spec("triton") is None:
+        return "it isn't installed"
+    ones = torch.zeros(1, 2, 1, device=device)
+    try:
+        _scaled(ones.expand(1, 2, 2), ones, ones.mT, ones, ones.mT, ones[:, :1], math.inf, math.inf, 2)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a compiler of another machine may raise
+        logging.getLogger(__name__).debug("Triton's first kernel", exc_info=True)
+        return error
+    return None
 
 
 def _usable(matrix: Tensor) -> bool:
@@ -224,7 +213,7 @@ def _scaled(
     iterations: int,
     slack: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`sinkhorn_log` by Triton."""
+    """`sinkhorn_log`, argument for argument and within rounding, in one launch; every sample stops for itself."""
     from espnet_gmot.transport.gpu_kernels import sinkhorn
 
     kernel, log_a, log_b, f, g, epsilon = _packed(kernel, log_a, log_b, f, g, epsilon)

@@ -171,6 +171,15 @@ def _capped(target, actual):
     return tl.where(actual > 1e-30, tl.minimum(target / tl.maximum(actual, 1e-30), 1.0), 0.0)
 
 
+@triton.jit
+def _fitted(plans, weights_a, start, frames, tokens, columns, ROWS: tl.constexpr):
+    """A tile of a plan whose rows have no more than their weights, those weights, and its places with their mask."""
+    rows, there, places, inside = _rows(start, frames, tokens, columns, ROWS)
+    plan = tl.load(plans + places, mask=inside, other=0.0)
+    a = tl.load(weights_a + rows, mask=there, other=0.0)
+    return plan * _capped(a, tl.sum(plan, 1))[:, None], a, places, inside
+
+
 @triton.jit(do_not_specialize=["frames", "tokens"])
 def round_plan(plans, weights_a, weights_b, wanted, out, frames, tokens, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """`sinkhorn.round_plan` to both marginals, where wanted."""
@@ -180,28 +189,23 @@ def round_plan(plans, weights_a, weights_b, wanted, out, frames, tokens, ROWS: t
     columns = tl.arange(0, COLUMNS)
     row, column, matrix = sample * frames, sample * tokens, sample * frames * tokens
     b = tl.load(weights_b + column + columns, mask=columns < tokens, other=0.0)
+    plans, weights_a = plans + matrix, weights_a + row
     sums = tl.zeros_like(b)
     for start in range(0, frames, ROWS):
-        rows, there, places, inside = _rows(start, frames, tokens, columns, ROWS)
-        plan = tl.load(plans + matrix + places, mask=inside, other=0.0)
-        a = tl.load(weights_a + row + rows, mask=there, other=0.0)
-        sums += tl.sum(plan * _capped(a, tl.sum(plan, 1))[:, None], 0)
+        plan, a, places, inside = _fitted(plans, weights_a, start, frames, tokens, columns, ROWS)
+        sums += tl.sum(plan, 0)
     factor = _capped(b, sums)
     missing = 0.0
     sums = tl.zeros_like(b)
     for start in range(0, frames, ROWS):
-        rows, there, places, inside = _rows(start, frames, tokens, columns, ROWS)
-        plan = tl.load(plans + matrix + places, mask=inside, other=0.0)
-        a = tl.load(weights_a + row + rows, mask=there, other=0.0)
-        plan = plan * _capped(a, tl.sum(plan, 1))[:, None] * factor[None, :]
+        plan, a, places, inside = _fitted(plans, weights_a, start, frames, tokens, columns, ROWS)
+        plan = plan * factor[None, :]
         missing += tl.sum(tl.maximum(a - tl.sum(plan, 1), 0.0), 0)
         sums += tl.sum(plan, 0)
     share = tl.maximum(b - sums, 0.0) / tl.maximum(missing, 1e-30)
     for start in range(0, frames, ROWS):
-        rows, there, places, inside = _rows(start, frames, tokens, columns, ROWS)
-        plan = tl.load(plans + matrix + places, mask=inside, other=0.0)
-        a = tl.load(weights_a + row + rows, mask=there, other=0.0)
-        plan = plan * _capped(a, tl.sum(plan, 1))[:, None] * factor[None, :]
+        plan, a, places, inside = _fitted(plans, weights_a, start, frames, tokens, columns, ROWS)
+        plan = plan * factor[None, :]
         plan += tl.maximum(a - tl.sum(plan, 1), 0.0)[:, None] * share[None, :]
         plan = tl.where((a > 0.0)[:, None] & (b > 0.0)[None, :], plan, 0.0)
         tl.store(out + matrix + places, plan, mask=inside)

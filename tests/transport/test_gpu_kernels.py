@@ -4,7 +4,6 @@ import logging
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,10 +30,9 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels are taken for what is on a CPU, too."""
     monkeypatch.setattr(gpu, "_usable", lambda matrix: gpu.ENABLED)
-    yield
 
 
 def parts(batch: int = 3, frames: int = 37, tokens: int = 11, spread: float = 3.0) -> list[torch.Tensor]:
