@@ -107,16 +107,7 @@ def steps(utterances: int, amp: bool, pairs: int) -> dict[str, Any]:
 
     def step(gmot: bool) -> float:
         """One step and its seconds."""
-        model, optimizer, data = systems[gmot]
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        with torch.autocast("cuda", torch.bfloat16, enabled=amp):
-            loss, _, _ = model(**{name: tensor.clone() for name, tensor in data.items()})
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return training_step.step(*systems[gmot], amp)
 
     for gmot in (False, True, False, True):
         torch.cuda.reset_peak_memory_stats()

@@ -56,13 +56,20 @@ def batch(gmot: bool, utterances: int, seconds: float) -> dict[str, torch.Tensor
     return data
 
 
-def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, data: dict[str, torch.Tensor]) -> float:
-    """Wall seconds of one training step."""
+def step(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, data: dict[str, torch.Tensor], amp: bool = False
+) -> float:
+    """Wall seconds of one training step, with `amp` under bfloat16 autocast; a GPU is waited for."""
+    device = data["speech"].device.type
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
     start = time.perf_counter()
-    loss, _, _ = model(**{name: tensor.clone() for name, tensor in data.items()})
+    with torch.autocast(device, torch.bfloat16, enabled=amp):
+        loss, _, _ = model(**{name: tensor.clone() for name, tensor in data.items()})
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
+    wait()
     return time.perf_counter() - start
 
 

@@ -101,21 +101,15 @@ class TestTraining:
         from tests.hosts.test_lifecycle import CASES, GMOT, decoding, finished, hypotheses
 
         curves = []
-        for device, ngpu in (("cpu", "0"), ("cuda", "1")):
+        for device, ngpu in (("cpu", 0), ("cuda", 1)):
             name = f"{case}{'_amp' if amp else ''}_{device}"
             gmot = {**GMOT, **({"teacher": str(tiny_plm), "teacher_layer": 1} if case == "hybrid" else {})}
             config = {**CASES[case], "max_epoch": 2, "use_amp": amp and device == "cuda"}
             config["model_conf"] = {**config["model_conf"], "gmot_conf": gmot}
-            words = training.options(name, config)
-            words[words.index("--ngpu") + 1] = ngpu
-            if case == "hybrid":
-                for split in ("train", "valid"):
-                    place = words.index(f"{training.folder}/{split}/teacher.scp,teacher,kaldi_ark")
-                    del words[place - 1 : place + 1]
+            words = training.options(name, config, ngpu=ngpu, archive=case != "hybrid")
             commands = [["-m", "espnet2.bin.asr_train", *words]]
             if device == "cuda":
-                commands.append(decoding(training, name, "feats.scp,speech,kaldi_ark"))
-                commands[-1][commands[-1].index("--ngpu") + 1] = "1"
+                commands.append(decoding(training, name, "feats.scp,speech,kaldi_ark", ngpu))
             finished(training, commands)
             curves.append(training.curve(name))
         assert hypotheses(training, name) == 7
@@ -128,11 +122,10 @@ class TestTraining:
         """A training begun on a GPU ends on a CPU, and the other way round."""
         from tests.hosts.test_lifecycle import CASES, finished
 
-        for first, then in (("0", "1"), ("1", "0")):
+        for first, then in ((0, 1), (1, 0)):
             name = f"moved_from_{first}"
             for epochs, ngpu in ((1, first), (2, then)):
-                words = training.options(name, {**CASES["ctc"], "max_epoch": epochs})
-                words[words.index("--ngpu") + 1] = ngpu
+                words = training.options(name, {**CASES["ctc"], "max_epoch": epochs}, ngpu=ngpu)
                 finished(training, [["-m", "espnet2.bin.asr_train", *words]])
             assert training.curve(name).keys() == {1, 2}
 

@@ -55,7 +55,7 @@ def finished(training: Training, commands: list[list[str]]) -> str:
     return done.stdout
 
 
-def decoding(training: Training, name: str, stream: str) -> list[str]:
+def decoding(training: Training, name: str, stream: str, ngpu: int = 0) -> list[str]:
     """ESPnet's asr_inference on the validation set."""
     experiment = training.folder / name
     options = {
@@ -66,7 +66,7 @@ def decoding(training: Training, name: str, stream: str) -> list[str]:
         "output_dir": experiment / "decoded",
         "beam_size": 2,
         "ctc_weight": 0.0 if name == "transducer" else 1.0 if name in ("ctc", "whisper") else 0.3,
-        "ngpu": 0,
+        "ngpu": ngpu,
     }
     return ["-m", "espnet2.bin.asr_inference", *(str(word) for k, v in options.items() for word in (f"--{k}", v))]
 
@@ -86,11 +86,7 @@ def test_train_decode_export(training: Training, tiny_plm: Path, name: str) -> N
         config["model_conf"] = {**config["model_conf"], "gmot_conf": gmot}
     elif name == "transducer":
         config["model_conf"] = {**config["model_conf"], "gmot_conf": GMOT}
-    words = training.options(name, {**config, "max_epoch": 2})
-    if online:
-        for split in ("train", "valid"):
-            place = words.index(f"{training.folder}/{split}/teacher.scp,teacher,kaldi_ark")
-            del words[place - 1 : place + 1]
+    words = training.options(name, {**config, "max_epoch": 2}, archive=not online)
     out = training.folder / f"{name}_stock"
     export = ["export", str(training.folder / name), "--model_file", "valid.loss.best.pth", "--out", str(out), "--zip"]
     train = ["-m", "espnet2.bin.asr_train", *words]

@@ -37,12 +37,13 @@ class Training:
         self._forks = multiprocessing.get_context("forkserver")
         self._forks.set_forkserver_preload(["espnet2.bin.asr_train", "espnet_gmot.hosts.model"])
 
-    def options(self, name: str, config: dict[str, Any]) -> list[str]:
-        """asr_train's options for the experiment `name` with a configuration."""
+    def options(self, name: str, config: dict[str, Any], *, ngpu: int = 0, archive: bool = True) -> list[str]:
+        """asr_train's options for an experiment; without `archive` the teacher has to run beside it."""
         (self.folder / f"{name}.yaml").write_text(yaml.safe_dump({**_CONFIG, **config}))
-        words = ["--config", f"{self.folder}/{name}.yaml", "--output_dir", f"{self.folder}/{name}", "--ngpu", "0"]
+        words = ["--config", f"{self.folder}/{name}.yaml", "--output_dir", f"{self.folder}/{name}", "--ngpu", str(ngpu)]
+        streams = ["feats.scp,speech,kaldi_ark", "text,text,text", "teacher.scp,teacher,kaldi_ark"][: 2 + archive]
         for split in ("train", "valid"):
-            for stream in ("feats.scp,speech,kaldi_ark", "text,text,text", "teacher.scp,teacher,kaldi_ark"):
+            for stream in streams:
                 words += [f"--{split}_data_path_and_name_and_type", f"{self.folder}/{split}/{stream}"]
             words += [f"--{split}_shape_file", f"{self.folder}/{split}/shape"]
         return words
