@@ -1,7 +1,8 @@
 """ESPnet's own programs, run in forked copies of this process so that ESPnet is imported once.
 
 The parent imports ESPnet (about 12 s) and does nothing else with it; every program runs in a fork of its own, with its
-own log file, threads, logging set-up and exit status, as it would under asr.sh.
+own log file, threads, logging set-up and exit status, as it would under asr.sh. A program that uses a GPU runs in a
+new interpreter instead: ESPnet asks for CUDA while it is imported, and a process that has asked can't hand it to forks.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -52,6 +54,11 @@ class Job:
     log: Path
     gpu: int | None = None
     needed_gpus: int = 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it uses any."""
+        return self.gpu is not None or self.needed_gpus > 0
 
     def fingerprint(self) -> str:
         """Hash of the command and of every existing file that it names."""
@@ -129,7 +136,7 @@ def run_parts(
         print(f"{len(jobs) - len(todo)} of {len(jobs)} parts are there already", flush=True)
     if todo:
         total = sum(size for job, size in zip(jobs, sizes, strict=True) if job in todo) if marker else len(todo)
-        preload(*{job.module for job in todo})
+        preload(*{job.module for job in todo if not job.on_gpu})
         _run_all(todo, lambda job: set_complete(places[job], marks[job], now), processes, unit, marker, total)
     return bool(todo)
 
@@ -142,7 +149,7 @@ def _run_all(
     marker: str | None,
     total: int,
 ) -> None:
-    """Run jobs in forks, at most ``processes`` at a time, with a progress bar; the first failure stops the rest."""
+    """Run jobs, at most ``processes`` at a time, with a progress bar; the first failure stops the rest."""
     waiting = list(jobs)
     running: dict[Job, BaseProcess] = {}
     seen = {job: _Counter(job.log, marker) for job in jobs}
@@ -152,8 +159,8 @@ def _run_all(
                 while waiting and len(running) < max(1, processes):
                     job = waiting.pop(0)
                     job.log.parent.mkdir(parents=True, exist_ok=True)
-                    with job.log.open("wb") as log:
-                        running[job] = _fork(job, log.fileno(), threads=1)
+                    with job.log.open("wb") as log, Connection(os.dup(log.fileno()), readable=False) as output:
+                        running[job] = _start(job, output, threads=1)
                 time.sleep(0.05)
                 for job, process in list(running.items()):
                     if marker:
@@ -172,7 +179,7 @@ def _run_all(
 
 
 def run_one(job: Job, *, echo: Callable[[str], str | None]) -> None:
-    """Run one job in a fork; write all it prints to its log, and what ``echo`` makes of each line to the console.
+    """Run one job; write all it prints to its log, and what ``echo`` makes of each line to the console.
 
     Raises:
         UserError: it failed; names its log and the error.
@@ -180,8 +187,8 @@ def run_one(job: Job, *, echo: Callable[[str], str | None]) -> None:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     rotate(job.log)
     reading, writing = os.pipe()
-    process = _fork(job, writing, threads=int(os.environ.get("OMP_NUM_THREADS") or cores()))
-    os.close(writing)
+    with Connection(writing, readable=False) as output:
+        process = _start(job, output, threads=int(os.environ.get("OMP_NUM_THREADS") or cores()))
     try:
         with (
             os.fdopen(reading, encoding="utf-8", errors="replace") as lines,
@@ -252,31 +259,33 @@ class _Counter:
         return text.count(self._marker)
 
 
-def _fork(job: Job, descriptor: int, threads: int) -> BaseProcess:
-    preload(job.module)
+def _start(job: Job, output: Connection, threads: int) -> BaseProcess:
+    if not job.on_gpu:
+        preload(job.module)
     sys.stdout.flush()
     sys.stderr.flush()
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(job, descriptor, threads))
+    fork, spawn = multiprocessing.get_context("fork").Process, multiprocessing.get_context("spawn").Process
+    process = (spawn if job.on_gpu else fork)(target=_child, args=(job, output, threads))
     process.start()
     return process
 
 
-def _child(job: Job, descriptor: int, threads: int) -> None:
+def _child(job: Job, output: Connection, threads: int) -> None:
     end_with(os.getppid())
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.argv = [job.module, *job.argv]
-    logging.getLogger().handlers.clear()
     if job.gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[job.gpu] if visible else str(job.gpu)
+    preload(job.module)
+    logging.getLogger().handlers.clear()
     import torch
 
     torch.set_num_threads(threads)
     try:
-        # asked here and not in the parent: a process that has touched CUDA can't hand it to its forks
         if job.needed_gpus > (seen := torch.cuda.device_count()):
             raise UserError(f"--ngpu {job.needed_gpus}: torch sees {seen} GPUs; give --ngpu 0 to train on the CPU")
         sys.modules[job.module].main(list(job.argv))
@@ -296,4 +305,4 @@ def _failure(job: Job, status: int) -> UserError:
                 return UserError(line.removeprefix(start))
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
     how = f"was killed by signal {-status}" if status < 0 else "failed"
-    return UserError(f"{job.module.rsplit('.', 1)[1]} {how}: {last} (all of it: {job.log})")
+    return UserError(f"{job.module.rpartition('.')[2]} {how}: {last} (all of it: {job.log})")
