@@ -1,7 +1,8 @@
 """Write the tables and pictures of the experiments out of their CSV files: `make results`, or `--check` alone.
 
 NAME.csv is a comparison's `results.csv`, NAME_utterances.csv the errors by utterance that `report --write_utterances`
-writes. What docs/results.md and the README show between `<!-- results: NAME -->` and `<!-- end -->` is made of these.
+writes, docs/gpu*.json what benchmarks/gpu.py does. What pages show between `<!-- results: NAME -->` and `<!-- end -->`
+is made of these.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import gpus
 import matplotlib
 
 matplotlib.use("Agg")
@@ -32,7 +34,7 @@ from espnet_gmot.report.utterances import Counted, read_utterances
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-PAGES = (ROOT / "docs/results.md", ROOT / "README.md")
+PAGES = (ROOT / "docs/results.md", ROOT / "docs/transport.md", ROOT / "README.md")
 RESAMPLES = 10_000
 
 SPEECH = {
@@ -304,7 +306,7 @@ Contents = tuple[dict[str, str], dict[str, Callable[[Path], None]]]
 def contents() -> Contents:
     """All of it."""
     blocks, pictures = {}, {}
-    for part in (of_doses, of_the_family, of_alignments, of_speech):
+    for part in (of_doses, of_the_family, of_alignments, of_speech, of_gpus):
         texts, drawn = part()
         blocks |= texts
         pictures |= drawn
@@ -393,6 +395,13 @@ def of_speech() -> Contents:
         "mini-origin": mini.origin(),
     }
     return blocks, {"cv.png": speech.picture(SPEECH)}
+
+
+def of_gpus() -> Contents:
+    """The solver and a training step on GPUs."""
+    h100, h200 = ROOT / "docs/gpu.json", ROOT / "docs/gpu_h200.json"
+    blocks = {f"gpu-{path.stem}": markdown(*gpus.solvers(path)) for path in (h100, h200)}
+    return {**blocks, "gpu-steps": markdown(*gpus.steps([h100, h200]))}, {}
 
 
 if __name__ == "__main__":

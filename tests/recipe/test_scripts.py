@@ -302,13 +302,15 @@ def prepared(folder: Path) -> str:
 
 
 def test_dose_compares_teachers_and_baselines(shell: Shell) -> None:
-    shell.run("run_dose.sh", "--workdir", prepared(shell.folder), "--doses", "own x3", "--presets", "ot gmot")
+    more = ["--doses", "own x3", "--presets", "ot gmot", "--ngpu", "1"]
+    shell.run("run_dose.sh", "--workdir", prepared(shell.folder), *more)
     words = [call[0] for call in shell.calls()]
     assert [call[2] for call in words] == ["demo-corpus", "pretrain-plm", "pretrain-plm", "compare"]
     systems = last(words[3], "--systems").split()
     assert systems[:2] == ["ctc=ctc:max_epoch=24", "ctc-long=ctc:max_epoch=36"]
     assert systems[2:] == [f"{p}-{d}=gmot@{d}:preset={p},max_epoch=24" for p in ("ot", "gmot") for d in ("own", "x3")]
     assert last(words[3], "--other_budget") == "ctc-long" and "--asr_args" not in words[3]
+    assert last(words[3], "--ngpu") == "1"
 
 
 def test_alignment_keeps_and_measures_the_epochs(shell: Shell) -> None:

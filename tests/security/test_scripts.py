@@ -58,7 +58,7 @@ def test_run_sh_hands_values_on_as_they_are(shell: Shell, nasty: str) -> None:
 REFUSED = [
     ("run.sh", ("stage", "stop_stage", "max_bad", "teacher_layer", "teacher_mode", "teacher_name", "skip_train")),
     ("run_mini.sh", ("epochs", "seed", "max_utts", "nj")),
-    ("run_dose.sh", ("epochs", "updates", "jobs", "doses", "baselines", "workdir")),
+    ("run_dose.sh", ("epochs", "updates", "jobs", "ngpu", "doses", "baselines", "workdir")),
     ("run_alignment.sh", ("epochs", "dose", "seeds", "measure", "max_utts", "jobs")),
     ("run_demo.sh", ("threads",)),
 ]

@@ -23,6 +23,7 @@ text that they read, and compares CER (run_comparison.sh: resumable, the test se
   --epochs N        of every cell [24]
   --updates N       of every teacher [1240]
   --jobs N          cells at a time [2]
+  --ngpu N          GPUs for each cell [0]
   --keep_epochs     every epoch's parameters stay, for align --measure; the best three are scored, as ever
   --final           score the test set, when all cells are finished"
 
@@ -39,6 +40,7 @@ seeds="0 1 2 3 4"
 epochs=24
 updates=1240
 jobs=2
+ngpu=0
 final=()
 keep=()
 while [ $# -gt 0 ]; do
@@ -46,14 +48,14 @@ while [ $# -gt 0 ]; do
         -h|--help) echo "${help_message}"; exit 0 ;;
         --final) final=(--final); shift ;;
         --keep_epochs) keep=(yes); shift ;;
-        --workdir|--doses|--presets|--baselines|--seeds|--epochs|--updates|--jobs)
+        --workdir|--doses|--presets|--baselines|--seeds|--epochs|--updates|--jobs|--ngpu)
             [ $# -ge 2 ] || fail "$1: give a value"
             printf -v "${1#--}" '%s' "$2"; shift 2 ;;
         *) fail "$1: no such option; see --help" ;;
     esac
 done
 [ -n "${workdir}" ] || fail "--workdir: give a folder"
-for name in epochs updates jobs; do
+for name in epochs updates jobs ngpu; do
     [[ "${!name}" =~ ^[0-9]+$ ]] || fail "--${name} '${!name}': must be a whole number"
 done
 mkdir -p -- "${workdir}"
@@ -74,7 +76,7 @@ done
 # shellcheck disable=SC1091
 . "${recipe}/path.sh"
 
-options=(--workdir "${workdir}" --data "${workdir}/corpus/data_aishell.tgz" --ngpu 0 --nj 2 --inference_nj 1)
+options=(--workdir "${workdir}" --data "${workdir}/corpus/data_aishell.tgz" --ngpu "${ngpu}" --nj 2 --inference_nj 1)
 options+=(--speed_perturb_factors "" --audio_format wav.ark --feats_normalize utterance_mvn)
 # ESPnet keeps the most of these numbers, but averages none that is more than there are epochs
 [ ${#keep[@]} -eq 0 ] || options+=(--asr_args "--keep_nbest_models 3 $(( 2 * epochs ))")
