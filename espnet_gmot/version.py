@@ -1,3 +1,17 @@
-"""The package version, read by setup.cfg without importing torch."""
+"""The package version, read by setup.cfg without importing torch, and the commit of a checkout."""
+
+import subprocess
+from pathlib import Path
 
 __version__ = "0.1.0"
+
+
+def commit() -> str:
+    """Commit of this code, ``-dirty`` where files differ from it; ``unknown`` outside of a checkout."""
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, check=False)
+    except OSError:
+        return "unknown"
+    return head.stdout.strip() + ("-dirty" if changed.returncode else "") if head.returncode == 0 else "unknown"

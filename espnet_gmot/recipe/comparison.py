@@ -22,6 +22,7 @@ from espnet_gmot.recipe.systems import System
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.scored import collect, decodings
 from espnet_gmot.report.training_log import read_training_log
+from espnet_gmot.version import commit
 
 _NOTE = "comparison.json"
 
@@ -269,19 +270,6 @@ def _latest(exp: Path, name: str) -> str:
     if not found:
         raise UserError(f"{exp}: {name} was not scored; see comparison.log there")
     return max(found, key=lambda tag: (found[tag] / "hyp.trn").stat().st_mtime_ns)
-
-
-def commit() -> str:
-    """Commit of this code, ``-dirty`` where files differ from it; ``unknown`` outside of a checkout."""
-    here = str(Path(__file__).resolve().parent)
-    try:
-        head = subprocess.run(
-            ["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        )
-        changed = subprocess.run(["git", "-C", here, "diff", "--quiet", "HEAD"], capture_output=True, check=False)
-    except OSError:
-        return "unknown"
-    return head.stdout.strip() + ("-dirty" if changed.returncode else "") if head.returncode == 0 else "unknown"
 
 
 def versions() -> str:

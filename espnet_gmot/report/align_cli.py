@@ -17,7 +17,7 @@ from espnet_gmot.kaldi.ctm import Timed, read_ctm, write_ctm
 from espnet_gmot.kaldi.tables import read_table
 from espnet_gmot.report.align import Span, coupling_spans, ctc_spans
 from espnet_gmot.report.draw import coupling_figure, save
-from espnet_gmot.report.measure import Score, plan_errors, score, span_errors, table, write_scores
+from espnet_gmot.report.measure import Score, plan_errors, score, span_errors, stamped, table, write_scores
 from espnet_gmot.report.textgrid import textgrid
 
 if TYPE_CHECKING:
@@ -223,6 +223,6 @@ def main(argv: list[str] | None = None) -> int:
             for path in write_alignment(observation, args.out, truth.get(observation.utterance)):
                 print(path)
     if scores:
-        write_scores(args.out / "alignment.csv", scores)
+        write_scores(args.out / "alignment.csv", stamped(scores))
         print(table(scores))
     return 0

@@ -3,7 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from espnet_gmot.report.align import Span, barycentres, coupling_spans, inside
 from espnet_gmot.report.rows import read_rows, write_rows
 from espnet_gmot.report.statistics import ratio_error
+from espnet_gmot.version import commit
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Score:
         bias_ms: mean of centre - true centre.
         path_ms: mean of |middle - true centre| along the monotone path that holds the most mass.
         inside: mean share of a column's mass in the token's true span; of CTC, of its frames.
+        date, commit: when and with what it was measured; empty in files that were written before they were noted.
     """
 
     experiment: str
@@ -40,6 +43,8 @@ class Score:
     bias_ms: float
     path_ms: float
     inside: float
+    date: str = ""
+    commit: str = ""
 
 
 def systems(scores: Iterable[Score]) -> dict[str, str]:
@@ -104,6 +109,12 @@ def score(experiment: str, model_file: str, aligner: str, errors: Iterable[np.nd
         path_ms=1000 * float(np.nanmean(np.abs(together[1]))),
         inside=float(np.nanmean(together[2])),
     )
+
+
+def stamped(scores: Iterable[Score]) -> list[Score]:
+    """The same, with now and this code's commit."""
+    now, code = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}", commit()
+    return [replace(score, date=now, commit=code) for score in scores]
 
 
 def _centres(spans: Sequence[Span]) -> np.ndarray:

@@ -1,11 +1,9 @@
 """Where results come from: when, with what and by which command an experiment was trained."""
 
-import os
 import re
-import subprocess
 from pathlib import Path
 
-from espnet_gmot.version import __version__
+from espnet_gmot.version import __version__, commit
 
 
 def origin(exp: Path) -> list[tuple[str, str]]:
@@ -36,9 +34,4 @@ def parameters_size(exp: Path) -> str:
 
 def here() -> list[tuple[str, str]]:
     """Version and commit of the code that makes the page."""
-    folder = Path(__file__).resolve().parent
-    found = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    commit = found.stdout.strip() if found.returncode == 0 else os.environ.get("GMOT_COMMIT", "")
-    return [("espnet_gmot", __version__), *([("commit", commit)] if commit else [])]
+    return [("espnet_gmot", __version__), ("commit", commit())]

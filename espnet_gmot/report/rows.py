@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,19 +33,18 @@ def read_rows(path: str | Path, kind: type[T], source: str) -> list[tuple[str, T
 
     Args:
         path: the file.
-        kind: the dataclass; its fields are of type str, int or float.
+        kind: the dataclass; its fields are of type str, int or float. Files may lack those with a default.
         source: what writes such a file.
 
     Raises:
         UserError: no such file, a column is missing, or a value is not of its type; names the line.
     """
     columns: list[Any] = list(fields(kind))  # type: ignore[arg-type]
+    names, rows = read_csv(Path(path), [field.name for field in columns if field.default is MISSING], source)
+    there = [field for field in columns if field.name in names]
     return [
-        (
-            where,
-            kind(**{field.name: _value(row[field.name], field.type, f"{where}: {field.name}") for field in columns}),
-        )
-        for where, row in read_csv(Path(path), [field.name for field in columns], source)[1]
+        (where, kind(**{field.name: _value(row[field.name], field.type, f"{where}: {field.name}") for field in there}))
+        for where, row in rows
     ]
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.report.align import Span
-from espnet_gmot.report.measure import plan_errors, read_scores, score, span_errors, table, write_scores
+from espnet_gmot.report.measure import plan_errors, read_scores, score, span_errors, stamped, table, write_scores
+from espnet_gmot.version import commit
 
 
 def spans_of(*times: tuple[float, float]) -> list[Span]:
@@ -57,6 +58,11 @@ def test_scores_are_read_as_written(tmp_path: Path) -> None:
     scores = [score("a", "b.pth", name, [np.full((3, 2), 0.125)] * 2) for name in ("plan", "ctc")]
     write_scores(tmp_path / "x.csv", scores)
     assert read_scores(tmp_path / "x.csv") == scores
+    older = [",".join(line.split(",")[:-2]) for line in (tmp_path / "x.csv").read_text().splitlines()]
+    (tmp_path / "older.csv").write_text("\n".join(older))  # of a time that noted neither date nor commit
+    assert read_scores(tmp_path / "older.csv") == scores
+    write_scores(tmp_path / "x.csv", stamped(scores))
+    assert [s.commit for s in read_scores(tmp_path / "x.csv")] == [commit()] * 2 and commit() != ""
     assert "125.0 ± 0.0" in table(scores) and "ctc" in table(scores)
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"no column .experiment.; align --measure"):
