@@ -87,7 +87,6 @@ def launch(argv: list[str]) -> None:
             raise UserError("-m needs a module, such as: python3 -m espnet_gmot -m espnet2.bin.asr_train --help")
         sys.argv = argv[1:]
         # alter_sys stays False: with True, multiprocessing finds no main module to import in spawned workers
-        os.environ.pop(_SCRIPT, None)
         if argv[1].startswith("espnet2.bin.") and _instead(argv[1], argv[2:]):
             return
         runpy.run_module(argv[1], run_name="__main__", alter_sys=False)
@@ -139,6 +138,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     name = argv[0] if argv else ""
+    if not name.endswith(".py"):  # of a script that started this: not what workers of this one are to import
+        os.environ.pop(_SCRIPT, None)
     try:
         if name not in ("", "-h", "--help", "doctor"):
             versions.check()

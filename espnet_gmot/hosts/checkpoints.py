@@ -110,8 +110,11 @@ def load(place: Any, *args: Any, **kwargs: Any) -> Any:
             raise UserError(f"{error.what}; delete it to train anew, or restore it from a copy") from error
         logging.warning(f"{error.what}; going on from the one before it, {backup}")
         states = unpickle(backup, *args, **kwargs)
-    if path.name == CHECKPOINT and "reporter" in states and _first_rank():
-        finish_epoch(path.parent, states)
+    if path.name == CHECKPOINT and "reporter" in states:
+        if states.get("scaler") == {}:  # of mixed precision on a CPU: ESPnet takes None for "there is none"
+            states["scaler"] = None
+        if first_rank():
+            finish_epoch(path.parent, states)
     return states
 
 
@@ -207,7 +210,8 @@ def _keep(path: Path, backup: Path) -> None:
         logging.info(f"{backup}: not kept ({error.strerror})")
 
 
-def _first_rank() -> bool:
+def first_rank() -> bool:
+    """Whether this process is the only one of a training, or the first of several."""
     distributed = torch.distributed
     return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
 
@@ -219,7 +223,7 @@ def _alone(run: Callable[..., None]) -> Callable[..., None]:
     def run_alone(cls: type, *args: Any, **kwargs: Any) -> None:
         """Train, as ESPnet does."""
         options = kwargs.get("trainer_options")
-        if options is None or not _first_rank():
+        if options is None or not first_rank():
             return run(cls, *args, **kwargs)
         with alone(Path(options.output_dir)):
             return run(cls, *args, **kwargs)

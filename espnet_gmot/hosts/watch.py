@@ -1,9 +1,11 @@
-"""Names the utterances that bring something odd into training, once each, without making the device wait."""
+"""Names the utterances that bring something odd into training, once each."""
 
 import logging
 from collections.abc import Mapping, Sequence
 
 import torch
+
+from espnet_gmot.hosts.checkpoints import first_rank
 
 _MOST_NAMES = 20  # of a kind; from then on a count at every doubling
 
@@ -57,10 +59,12 @@ class Watch:
         named = self.named[kind]
         named.add(utterance)
         count = len(named)
+        # of several processes' logs ESPnet shows errors alone, but for the first one's
+        level = logging.WARNING if first_rank() else logging.ERROR
         if count <= _MOST_NAMES:
-            logging.warning(f"gmot: utterance {utterance}: {KINDS[kind]} ({count} such so far)")
+            logging.log(level, f"gmot: utterance {utterance}: {KINDS[kind]} ({count} such so far)")
         elif count & (count - 1) == 0:
-            logging.warning(f"gmot: {count} such utterances so far, {utterance} the last: {KINDS[kind]}")
+            logging.log(level, f"gmot: {count} such utterances so far, {utterance} the last: {KINDS[kind]}")
 
 
 def not_finite(values: torch.Tensor) -> torch.Tensor:

@@ -10,11 +10,13 @@ import json
 import logging
 import math
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import torch
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import alone, sweep, write_json
+from espnet_gmot.gpus import visible
 from espnet_gmot.kaldi.ark import check_archive, write_archive
 
 _LOG = logging.getLogger(__name__)
@@ -92,6 +95,7 @@ class Dump:
         stem: the arks are called ``STEM.N.ark``.
         most: the largest number of arks: few enough that a reader may keep all of them open.
         smallest: the smallest number of items in an ark, so small that a killed run loses little.
+        device: torch device that is computed on; with a bare ``cuda`` several processes share out all GPUs.
     """
 
     command: str
@@ -99,6 +103,7 @@ class Dump:
     stem: str
     most: int
     smallest: int
+    device: str = "cpu"
 
     def plan(self, items: Sequence[Any], content: Sequence[Any], features: dict[str, Any], width: int) -> list[Shard]:
         """Distribute items, sorted by length so that batches need little padding, over arks."""
@@ -181,7 +186,8 @@ class Dump:
                     for shard in reversed(shards):
                         worker(shard, bar.update)
                 else:
-                    for size in _in_processes(shards[::-1], load, nj):
+                    gpus = visible() if self.device == "cuda" else []
+                    for size in _in_processes(shards[::-1], load, nj, gpus):
                         bar.update(size)
         except torch.cuda.OutOfMemoryError as error:
             reason = str(error).splitlines()[0][:200]
@@ -221,12 +227,17 @@ def _read_note(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _in_processes(shards: Sequence[Shard], load: Callable[[], Worker], nj: int) -> Iterator[int]:
+def _in_processes(
+    shards: Sequence[Shard], load: Callable[[], Worker], nj: int, gpus: Sequence[str] = ()
+) -> Iterator[int]:
     """Compute shards, in their order, in processes of their own; gives the sizes of those that are finished."""
     threads = max(1, torch.get_num_threads() // nj)
     # spawn: a forked child of a process that has run torch threads may hang
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(nj, spawn, _prepare, (load, threads)) as pool:
+    places = spawn.SimpleQueue()
+    for number in range(nj):
+        places.put(gpus[number % len(gpus)] if gpus else None)
+    with ProcessPoolExecutor(nj, spawn, _prepare, (load, threads, places)) as pool:
         try:
             for finished in as_completed([pool.submit(_work, shard) for shard in shards]):
                 yield finished.result()
@@ -238,9 +249,11 @@ _load: Callable[[], Worker]
 _worker: Worker | None = None
 
 
-def _prepare(load: Callable[[], Worker], threads: int) -> None:
+def _prepare(load: Callable[[], Worker], threads: int, places: "SimpleQueue[str | None]") -> None:
     """What a process begins with; the loading itself waits for `_work`, through which its errors come back."""
     global _load
+    if (gpu := places.get()) is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     torch.set_num_threads(threads)
     _load = load
 
@@ -257,5 +270,5 @@ def add_options(parser: argparse.ArgumentParser, batch_size: int, items: str) ->
     """The options that every dump has; ``items`` says what a batch is made of."""
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--batch_size", type=int, default=batch_size, help=f"{items} per forward pass")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 …")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda (with --nj: all GPUs in turn), cuda:1 …")
     parser.add_argument("--overwrite", action="store_true", help="replace features of another model or layer in --out")

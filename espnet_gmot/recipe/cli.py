@@ -13,11 +13,12 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import alone, sweep, writing
+from espnet_gmot.marks import MARK
 from espnet_gmot.recipe import lm, options, score
 from espnet_gmot.recipe.decode import decode
 from espnet_gmot.recipe.format import check_leaks, filter_set, format_set, write_lm_text
 from espnet_gmot.recipe.jobs import Job as EspnetJob
-from espnet_gmot.recipe.jobs import cores, run_one
+from espnet_gmot.recipe.jobs import check_gpus, cores, run_one
 from espnet_gmot.recipe.lay import lay
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.results_md import write_results
@@ -149,6 +150,7 @@ def run(argv: list[str]) -> None:
         return
     words = shlex.join(["python3", "-m", "espnet_gmot", "recipe", *argv])
     layout = Layout(options.parse(argv), f". ./path.sh && {words}" if Path("path.sh").is_file() else words)
+    require_gpus(layout)
     start = time.perf_counter()
     for number, (title, stage, folder) in STAGES.items():
         if not layout.runs(number):
@@ -160,6 +162,19 @@ def run(argv: list[str]) -> None:
             stage(layout)
         log(f"stage {number}: done in {time.perf_counter() - begin:.1f} s")
     log(f"finished in {time.perf_counter() - start:.1f} s")
+
+
+def require_gpus(layout: Layout) -> None:
+    """Look for the GPUs before hours of other stages, not after.
+
+    Raises:
+        UserError: a training that isn't finished, or decoding, wants more than there are.
+    """
+    trainings = [folder for stage, folder in ((7, layout.lm_exp), (11, layout.asr_exp)) if layout.runs(stage)]
+    unfinished = any(not (folder / MARK).is_file() for folder in trainings)
+    wanted = layout.args.ngpu if unfinished else int(layout.args.gpu_inference and layout.runs(12))
+    if wanted:
+        check_gpus(wanted)
 
 
 def log(text: str) -> None:

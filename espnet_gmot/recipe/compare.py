@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from espnet_gmot import gpus
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text, writing
 from espnet_gmot.recipe.compare_options import parse
 from espnet_gmot.recipe.comparison import Cell, Folder, hardware
 from espnet_gmot.recipe.news import News, log
-from espnet_gmot.recipe.side_by_side import SideBySide, Task, Usage, shares, visible_gpus
+from espnet_gmot.recipe.side_by_side import SideBySide, Task, Usage, shares
 from espnet_gmot.recipe.systems import System, check_budget, parse_systems, parse_teachers
 from espnet_gmot.report.results import Result, write_results
 from espnet_gmot.report.statistics import mean_interval
@@ -60,7 +61,7 @@ class Comparison:
         seeds = [int(seed) for seed in dict.fromkeys(args.seeds.split())]
         # seed by seed: a comparison that is cut short still has every system
         self.cells = [self.folder.cell(system, seed) for seed in seeds for system in self.systems]
-        self.environments = shares(args.jobs, args.cores, visible_gpus() if args.ngpu else [], args.ngpu)
+        self.environments = shares(args.jobs, args.cores, gpus.visible() if args.ngpu else [], args.ngpu)
         self.threads = int(self.environments[0]["OMP_NUM_THREADS"])
 
     @property
@@ -197,7 +198,7 @@ class Comparison:
                 stages = ["--stage", "11", "--stop_stage", "10", "--test_sets", self.args.valid_set]
                 log_file = self.folder.path / f"exp/comparison_{teacher[3]}.log"
                 tasks.append(Task(teacher[3], self._run_sh(*stages, *words), log_file))
-        whole = shares(1, self.args.cores, visible_gpus() if self.args.ngpu else [], self.args.ngpu)
+        whole = shares(1, self.args.cores, gpus.visible() if self.args.ngpu else [], self.args.ngpu)
         for task in tasks:
             log(f"{task.name}: {task.log}")
             if failures := SideBySide(whole, [lock]).run([task], lambda *_: None, lambda: None):

@@ -7,7 +7,6 @@
 import importlib.metadata
 import json
 import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,6 +15,7 @@ from typing import Any
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_json
+from espnet_gmot.gpus import card
 from espnet_gmot.marks import digest_of
 from espnet_gmot.recipe.side_by_side import Usage
 from espnet_gmot.recipe.systems import System
@@ -292,8 +292,7 @@ def hardware(gpus: bool = False) -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = (names[0] if names else platform.processor() or platform.machine()).replace(",", " ")
     if gpus:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-        name += " with " + listed.partition("(UUID")[0].partition(": ")[2].strip().replace(",", " ")
+        name += f" with {card()}"
     return name
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.kaldi.tables import count_lines, read_lines, split_table
-from espnet_gmot.recipe.jobs import Job, cores, run_parts, sensible_parts
+from espnet_gmot.recipe.jobs import Job, asked_gpus, cores, run_parts, sensible_parts
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.train import write_resume_script
 
@@ -30,7 +30,9 @@ def _decode_set(layout: Layout, name: str) -> None:
     data, out = layout.dump / name, layout.asr_exp / layout.inference_tag / name
     logs = out / "logdir"
     scp, kind = layout.speech(data)
-    parts = min(sensible_parts(layout.args.inference_nj), count_lines(data / scp))
+    on_gpu = layout.args.gpu_inference or asked_gpus(shlex.split(layout.args.inference_args))
+    processes = _gpus() if on_gpu else cores()
+    parts = min(sensible_parts(layout.args.inference_nj, processes), count_lines(data / scp))
     keys = [logs / f"keys.{index}.scp" for index in range(1, parts + 1)]
     split_table(data / scp, keys)
     speech = f"{data / scp},speech,{kind}"
@@ -38,7 +40,7 @@ def _decode_set(layout: Layout, name: str) -> None:
     outputs = [logs / f"output.{index}" for index in range(1, parts + 1)]
     print(f"{out}: log: {logs}/asr_inference.*.log", flush=True)
     sizes = [count_lines(path) for path in keys]
-    run_parts(jobs, outputs, processes=_processes(layout), unit="utt", marker="best hypo", sizes=sizes)
+    run_parts(jobs, outputs, processes=processes, unit="utt", marker="best hypo", sizes=sizes)
     for file in _OUTPUTS:
         found = [output / "1best_recog" / file for output in outputs if (output / "1best_recog" / file).is_file()]
         lines = [line for path in found for _, line in read_lines(path)]
@@ -62,8 +64,7 @@ def _job(layout: Layout, speech: str, logs: Path, index: int) -> Job:
             "--lm_file",
             f"{layout.lm_exp}/{args.inference_lm}",
         ]
-    gpu = (index - 1) % _gpus() if args.gpu_inference else None
-    return Job(INFER, (*options, *shlex.split(args.inference_args)), logs / f"asr_inference.{index}.log", gpu)
+    return Job(INFER, (*options, *shlex.split(args.inference_args)), logs / f"asr_inference.{index}.log")
 
 
 def _gpus() -> int:
@@ -72,7 +73,3 @@ def _gpus() -> int:
     if torch.cuda.device_count() == 0:
         raise UserError("--gpu_inference true: torch sees no GPU; use --gpu_inference false")
     return torch.cuda.device_count()
-
-
-def _processes(layout: Layout) -> int:
-    return _gpus() if layout.args.gpu_inference else cores()

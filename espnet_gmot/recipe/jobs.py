@@ -2,7 +2,7 @@
 
 The parent imports ESPnet (about 12 s) and does nothing else with it; every program runs in a fork of its own, with its
 own log file, threads, logging set-up and exit status, as it would under asr.sh. A program that uses a GPU runs in a
-new interpreter instead: ESPnet asks for CUDA while it is imported, and a process that has asked can't hand it to forks.
+new interpreter instead, which imports ESPnet anew: CUDA doesn't survive a fork.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -34,6 +35,7 @@ from espnet_gmot.version import __version__
 
 _ERROR = "espnet_gmot: error: "
 _RAISED = f"{UserError.__module__}.{UserError.__name__}: "  # the end of a traceback, from a worker that ESPnet spawned
+_SAID = re.compile(r"[\w.]+(Error|Exception): ")
 _CONSOLE_SECONDS = 10.0  # at most one progress line of training in this time
 
 
@@ -45,26 +47,31 @@ class Job:
         module: e.g. ``espnet2.bin.asr_train``; must define ``main(cmd)``.
         argv: its options.
         log: file that receives everything it prints.
-        gpu: the only GPU it may use, as an index into the visible ones; None leaves them all.
-        needed_gpus: number of GPUs that must be there.
     """
 
     module: str
     argv: tuple[str, ...]
     log: Path
-    gpu: int | None = None
-    needed_gpus: int = 0
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether it uses any."""
-        return self.gpu is not None or self.needed_gpus > 0
+    def ngpu(self) -> int:
+        """Number of GPUs that it asks for."""
+        return asked_gpus(self.argv)
 
     def fingerprint(self) -> str:
         """Hash of the command and of every existing file that it names."""
         words = [field for word in self.argv for field in (word, *word.split(",")[:1], *word.split("=")[1:])]
         files = sorted({word for word in words if os.path.isfile(word)})
         return digest_of((self.module, *self.argv), files, contents=True)
+
+
+def asked_gpus(argv: Sequence[str]) -> int:
+    """Number of GPUs that an ESPnet program with these options asks for: its last ``--ngpu``."""
+    asked = "0"
+    for before, word in pairwise(("", *argv)):
+        if before == "--ngpu" or word.startswith("--ngpu="):
+            asked = word.removeprefix("--ngpu=")
+    return int(asked) if asked.isdecimal() else 0
 
 
 def versions() -> str:
@@ -76,16 +83,47 @@ def versions() -> str:
     return f"espnet_gmot {__version__}, espnet {espnet}"
 
 
-def sensible_parts(wanted: int) -> int:
-    """Number of parts for ESPnet programs: as asked, but no more than four a core (each part loads a model)."""
-    return max(1, min(wanted, 4 * cores()))
+def sensible_parts(wanted: int, processes: int | None = None) -> int:
+    """Number of parts for ESPnet programs: as asked, but no more than four a process (each part loads a model).
+
+    Args:
+        wanted: as asked.
+        processes: at a time; None: one a core.
+    """
+    return max(1, min(wanted, 4 * (processes or cores())))
+
+
+def check_gpus(wanted: int) -> None:
+    """Check that torch sees as many GPUs.
+
+    Raises:
+        UserError: it doesn't.
+    """
+    import torch
+
+    if wanted > (seen := torch.cuda.device_count()):
+        raise UserError(f"--ngpu {wanted}: torch sees {seen} GPUs; give --ngpu {seen or '0 to train on the CPU'}")
 
 
 def preload(*modules: str) -> None:
-    """Import ESPnet programs with the plugin registered, once for all the forks to come."""
+    """Import ESPnet programs with the plugin registered, once for all the forks to come.
+
+    ESPnet asks for CUDA while it is imported: it is told that there is none, for a process that has asked, or even
+    begun to use a GPU, can't hand that to forks, where all that asks again would fail.
+    """
     wanted = [module for module in modules if module not in sys.modules]
     if not wanted:
         return
+    import torch
+
+    is_available, torch.cuda.is_available = torch.cuda.is_available, lambda: False
+    try:
+        _import(wanted)
+    finally:
+        torch.cuda.is_available = is_available
+
+
+def _import(wanted: Sequence[str]) -> None:
     from espnet_gmot.hosts.register import register
 
     start = time.perf_counter()
@@ -114,7 +152,7 @@ def run_parts(
     Args:
         jobs: what to run.
         folders: output folder of each job.
-        processes: how many at a time.
+        processes: how many at a time; of jobs on a GPU, one for each GPU.
         unit: name of a unit of progress.
         marker: text that each unit of progress leaves once in a job's log; None counts finished jobs.
         sizes: number of units of each job; needed with ``marker``.
@@ -136,7 +174,7 @@ def run_parts(
         print(f"{len(jobs) - len(todo)} of {len(jobs)} parts are there already", flush=True)
     if todo:
         total = sum(size for job, size in zip(jobs, sizes, strict=True) if job in todo) if marker else len(todo)
-        preload(*{job.module for job in todo if not job.on_gpu})
+        preload(*{job.module for job in todo if not job.ngpu})
         _run_all(todo, lambda job: set_complete(places[job], marks[job], now), processes, unit, marker, total)
     return bool(todo)
 
@@ -151,29 +189,31 @@ def _run_all(
 ) -> None:
     """Run jobs, at most ``processes`` at a time, with a progress bar; the first failure stops the rest."""
     waiting = list(jobs)
-    running: dict[Job, BaseProcess] = {}
+    running: dict[Job, tuple[BaseProcess, int]] = {}
+    free = list(range(max(1, processes)))
     seen = {job: _Counter(job.log, marker) for job in jobs}
     with tqdm(total=total, unit=unit, mininterval=1.0) as bar:
         try:
             while waiting or running:
-                while waiting and len(running) < max(1, processes):
-                    job = waiting.pop(0)
+                while waiting and free:
+                    job, place = waiting.pop(0), free.pop(0)
                     job.log.parent.mkdir(parents=True, exist_ok=True)
                     with job.log.open("wb") as log, Connection(os.dup(log.fileno()), readable=False) as output:
-                        running[job] = _start(job, output, threads=1)
+                        running[job] = _start(job, output, place if job.ngpu else None, threads=1), place
                 time.sleep(0.05)
-                for job, process in list(running.items()):
+                for job, (process, place) in list(running.items()):
                     if marker:
                         bar.update(seen[job].news())
                     if process.exitcode is None:
                         continue
                     del running[job]
+                    free.append(place)
                     if process.exitcode:
                         raise _failure(job, process.exitcode)
                     finished(job)
                     bar.update(seen[job].news() if marker else 1)
         finally:
-            for process in running.values():
+            for process, _ in running.values():
                 process.terminate()
                 process.join()
 
@@ -188,7 +228,7 @@ def run_one(job: Job, *, echo: Callable[[str], str | None]) -> None:
     rotate(job.log)
     reading, writing = os.pipe()
     with Connection(writing, readable=False) as output:
-        process = _start(job, output, threads=int(os.environ.get("OMP_NUM_THREADS") or cores()))
+        process = _start(job, output, None, threads=int(os.environ.get("OMP_NUM_THREADS") or cores()))
     try:
         with (
             os.fdopen(reading, encoding="utf-8", errors="replace") as lines,
@@ -259,35 +299,45 @@ class _Counter:
         return text.count(self._marker)
 
 
-def _start(job: Job, output: Connection, threads: int) -> BaseProcess:
-    if not job.on_gpu:
+def _start(job: Job, output: Connection, gpu: int | None, threads: int) -> BaseProcess:
+    if not job.ngpu:
         preload(job.module)
     sys.stdout.flush()
     sys.stderr.flush()
     fork, spawn = multiprocessing.get_context("fork").Process, multiprocessing.get_context("spawn").Process
-    process = (spawn if job.on_gpu else fork)(target=_child, args=(job, output, threads))
+    process = (spawn if job.ngpu else fork)(target=_child, args=(job, output, gpu, threads))
     process.start()
     return process
 
 
-def _child(job: Job, output: Connection, threads: int) -> None:
+def _child(job: Job, output: Connection, gpu: int | None, threads: int) -> None:
+    """Run a job in this process.
+
+    Args:
+        job: what to run.
+        output: receives all that it prints.
+        gpu: the only GPU that it may use, as an index into the visible ones; None leaves it all that it asks for.
+        threads: of torch.
+    """
     end_with(os.getppid())
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.argv = [job.module, *job.argv]
-    if job.gpu is not None:
+    if not job.ngpu:  # as on a machine without: mixed precision, say, would use a GPU that it sees
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[job.gpu] if visible else str(job.gpu)
-    preload(job.module)
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu) if visible is None else visible.split(",")[gpu]
+    if job.module not in sys.modules:
+        _import([job.module])
     logging.getLogger().handlers.clear()
     import torch
 
     torch.set_num_threads(threads)
     try:
-        if job.needed_gpus > (seen := torch.cuda.device_count()):
-            raise UserError(f"--ngpu {job.needed_gpus}: torch sees {seen} GPUs; give --ngpu 0 to train on the CPU")
+        check_gpus(job.ngpu)
         sys.modules[job.module].main(list(job.argv))
     except Exception as error:
         told = error if isinstance(error, UserError) else disk_full(error)
@@ -304,5 +354,7 @@ def _failure(job: Job, status: int) -> UserError:
             if line.startswith(start):
                 return UserError(line.removeprefix(start))
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+    if "ProcessExitedException" in last:  # one of several GPUs' processes: what it said itself is above
+        last = next((line for line in reversed(lines) if _SAID.match(line) and line != last), last)
     how = f"was killed by signal {-status}" if status < 0 else "failed"
     return UserError(f"{job.module.rpartition('.')[2]} {how}: {last} (all of it: {job.log})")

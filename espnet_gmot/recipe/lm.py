@@ -29,7 +29,7 @@ def collect_stats(layout: Layout) -> None:
     jobs = []
     for index in indices:
         own = ["--train_shape_file", f"{logs}/train.{index}.scp", "--valid_shape_file", f"{logs}/dev.{index}.scp"]
-        own += ["--output_dir", f"{logs}/stats.{index}", *shlex.split(args.lm_args)]
+        own += ["--output_dir", f"{logs}/stats.{index}", *shlex.split(args.lm_args), "--ngpu", "0"]
         jobs.append(Job(TRAIN, (*shared, *own), logs / f"stats.{index}.log"))
     run_stats(jobs, layout.lm_stats, layout, sums=True)
 
@@ -68,7 +68,7 @@ def train(layout: Layout) -> None:
         options += [f"--{split}_shape_file", f"{stats}/{split}/text_shape.{args.token_type}"]
     options += ["--output_dir", str(layout.lm_exp), *shlex.split(args.lm_args)]
     options += ["--ngpu", str(args.ngpu), "--multiprocessing_distributed", "true"]
-    run_training(Job(TRAIN, tuple(options), layout.lm_exp / "train.log", needed_gpus=args.ngpu), layout.lm_exp)
+    run_training(Job(TRAIN, tuple(options), layout.lm_exp / "train.log"), layout.lm_exp)
 
 
 def perplexity(layout: Layout) -> float:

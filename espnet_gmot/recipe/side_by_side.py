@@ -61,18 +61,6 @@ def shares(jobs: int, cores: int, gpus: Sequence[str], ngpu: int) -> list[dict[s
     return found
 
 
-def visible_gpus() -> list[str]:
-    """CUDA_VISIBLE_DEVICES, or the indices of what nvidia-smi lists; empty without either."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    except OSError:
-        return []
-    return [str(index) for index, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
-
-
 class SideBySide:
     """Runs tasks, as many at a time as there are environments.
 

@@ -68,7 +68,7 @@ def collect_stats(layout: Layout) -> None:
     jobs = []
     for index in range(1, parts + 1):
         own = ["--train_shape_file", f"{logs}/train.{index}.scp", "--valid_shape_file", f"{logs}/valid.{index}.scp"]
-        own += ["--output_dir", f"{logs}/stats.{index}", *shlex.split(args.asr_args)]
+        own += ["--output_dir", f"{logs}/stats.{index}", *shlex.split(args.asr_args), "--ngpu", "0"]
         jobs.append(Job(TRAIN, (*shared, *own), logs / f"stats.{index}.log"))
     run_stats(jobs, layout.asr_stats, layout, sums=args.feats_normalize == "global_mvn")
     list_unalignable(layout)
@@ -159,7 +159,7 @@ def train(layout: Layout) -> None:
     check_streams(layout)
     write_resume_script(layout, layout.asr_exp, 11)
     options = tuple(training_options(layout))
-    run_training(Job(TRAIN, options, layout.asr_exp / "train.log", needed_gpus=layout.args.ngpu), layout.asr_exp)
+    run_training(Job(TRAIN, options, layout.asr_exp / "train.log"), layout.asr_exp)
 
 
 def run_training(job: Job, directory: Path) -> None:

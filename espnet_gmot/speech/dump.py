@@ -132,7 +132,7 @@ def dump(options: DumpOptions, wav_scp: Path, out: Path, *, overwrite: bool = Fa
     features = {"weights": frontend.encoder.fingerprint, "layer": frontend.layer}
     if options.pool > 1:
         features["pool"] = options.pool
-    folder = Dump("dump-frontend", out, "feats", _MOST_SHARDS, _SMALLEST_SHARD)
+    folder = Dump("dump-frontend", out, "feats", _MOST_SHARDS, _SMALLEST_SHARD, options.device)
     folder.clear_others(features, overwrite, more=("feats.scp", "frontend.json"))
     ordered = sorted(utterances, key=lambda utterance: utterance.samples)
     # as far as wav.scp and the audio files' headers tell

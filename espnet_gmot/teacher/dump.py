@@ -146,7 +146,7 @@ def dump(options: DumpOptions, text: Path, out: Path, *, overwrite: bool = False
     if options.normalise != "none":
         features |= {"normalise": options.normalise, "stats": key}
     make_folder(out)
-    folder = Dump("dump-teacher", out, "teacher", _MOST_SHARDS, _SMALLEST_SHARD)
+    folder = Dump("dump-teacher", out, "teacher", _MOST_SHARDS, _SMALLEST_SHARD, options.device)
     folder.clear_others(features, overwrite, more=("teacher.scp", "teacher.json", STATS_NAME), ignored="stats")
     rate, unknown = teacher.tokens.check_language(distinct, options.max_unknown)
     if unknown:

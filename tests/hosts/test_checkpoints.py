@@ -68,6 +68,18 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert "\n" not in str(error.value)
 
 
+def test_mixed_precision_on_a_cpu_leaves_no_scaler_for_a_gpu(folder: Path) -> None:
+    """ESPnet would load the empty state of a scaler that was off, which torch refuses; None it takes."""
+    save(
+        {**states(2, [3.0, 2.0]), "scaler": torch.amp.GradScaler("cpu", enabled=False).state_dict()},
+        folder / CHECKPOINT,
+    )
+    assert load(folder / CHECKPOINT)["scaler"] is None
+    kept = torch.amp.GradScaler("cpu").state_dict()
+    save({**states(2, [3.0, 2.0]), "scaler": kept}, folder / CHECKPOINT)
+    assert load(folder / CHECKPOINT)["scaler"] == kept
+
+
 def test_damaged_and_missing_models_are_named(folder: Path) -> None:
     os.truncate(folder / "1epoch.pth", 10)
     with pytest.raises(UserError, match=r"1epoch.pth: damaged \(10 bytes"):

@@ -95,3 +95,10 @@ def test_an_absent_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert launcher.main(["prepare-data"]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and " has no tqdm" in said and "espnet_gmot doctor" in said
+
+
+def test_a_script_that_starts_commands_is_not_run_by_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python3 -m espnet_gmot tune.py` may call run.sh, whose programs on a GPU are spawned."""
+    monkeypatch.setenv(launcher._SCRIPT, "/x/tune.py")
+    assert launcher.main(["--help"]) == 0
+    assert launcher._SCRIPT not in os.environ

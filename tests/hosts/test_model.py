@@ -233,6 +233,13 @@ def test_an_utterance_of_noise_alone_is_named_and_takes_no_part(
     torch.testing.assert_close(*losses)
 
 
+def test_several_gpus_in_one_process_are_refused(build: Callable, batch: dict) -> None:
+    """ESPnet's default without --multiprocessing_distributed: replicas share hooks, teacher and schedule."""
+    replica = build(gmot_conf=dict(GMOT))._replicate_for_data_parallel()
+    with pytest.raises(UserError, match="give ESPnet --multiprocessing_distributed true, a process for each"):
+        replica(**batch)
+
+
 @pytest.mark.parametrize("where", ["speech", "teacher"])
 def test_what_is_not_finite_is_named_once_and_neither_hidden_nor_kept(
     build: Callable, batch: dict, caplog: pytest.LogCaptureFixture, where: str
@@ -246,6 +253,19 @@ def test_what_is_not_finite_is_named_once_and_neither_hidden_nor_kept(
     assert caplog.text.count("utterance odd: its") == 1 and f"its {where}" in caplog.text
     assert "utterance fine" not in caplog.text
     assert torch.isfinite(model.gmot.teacher_mean).all()
+
+
+def test_processes_beside_the_first_name_utterances_too(
+    build: Callable, batch: dict, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ESPnet shows only errors of these."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    batch["speech"][1, 2, 3] = torch.nan
+    for rank, level in ((0, "WARNING"), (1, "ERROR")):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        caplog.clear()
+        build(gmot_conf=dict(GMOT)).eval()(**{**batch, "utt_id": ["fine", "odd"]})
+        assert [record.levelname for record in caplog.records if "utterance odd" in record.message] == [level]
 
 
 def test_a_mix_of_the_online_teachers_layers_stays_behind_at_export(

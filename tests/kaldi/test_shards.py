@@ -48,8 +48,18 @@ def write_or_die(shard: Shard, advance: Callable[[int], Any]) -> None:
     write(shard, advance)
 
 
+def write_place(shard: Shard, advance: Callable[[int], Any]) -> None:
+    """The process and the GPU that it sees."""
+    shard.path.with_suffix(".place").write_text(f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+    write(shard, advance)
+
+
 def writer() -> Callable:
     return write
+
+
+def placing() -> Callable:
+    return write_place
 
 
 def failing() -> Callable:
@@ -68,8 +78,8 @@ def without_folder() -> Callable:
     raise UserError("teacher 'x': there is no such folder")
 
 
-def dump(folder: Path, load: Callable[[], Callable], nj: int = 2) -> list[Shard]:
-    there = Dump("dump-numbers", folder, "numbers", most=SHARDS, smallest=1)
+def dump(folder: Path, load: Callable[[], Callable], nj: int = 2, device: str = "cpu") -> list[Shard]:
+    there = Dump("dump-numbers", folder, "numbers", most=SHARDS, smallest=1, device=device)
     items = list(range(1, SHARDS + 1))
     shards = there.plan(items, items, {"kind": "numbers"}, width=2)
     todo = [shard for shard in shards if shard.finished() is None]
@@ -100,3 +110,15 @@ def test_the_devices_memory_is_named_without_processes_too(tmp_path: Path, monke
     monkeypatch.setattr(Shard, "write", lambda *_: without_memory())
     with pytest.raises(UserError, match="memory is too small"):
         dump(tmp_path, writer, nj=1)
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cuda", {"4", "7"}), ("cuda:1", {"4,7"}), ("cpu", {"4,7"})])
+def test_processes_share_out_the_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, gpus: set[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    dump(tmp_path, placing, device=device)
+    places = dict(path.read_text().split() for path in tmp_path.glob("*.place"))
+    assert set(places.values()) <= gpus
+    if len(places) == 2:  # or one process was too quick for the other
+        assert set(places.values()) == gpus

@@ -2,26 +2,39 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe.jobs import Job, run_one, run_parts
+from espnet_gmot.recipe import cli, decode, lm, train
+from espnet_gmot.recipe.jobs import Job, check_gpus, run_one, run_parts
+from espnet_gmot.recipe.layout import Layout
+from espnet_gmot.recipe.options import parse
 
 PROGRAM = """
-import os, sys
+import os, time
+from pathlib import Path
+import torch
 
-IMPORTED_BY = os.getpid()
+IMPORTED_BY, CUDA = os.getpid(), torch.cuda.is_available()
+if "FAKE_GPUS" in os.environ:
+    torch.cuda.device_count = lambda: 2
 
 def main(cmd):
-    import torch
-
-    print("imported by itself:", IMPORTED_BY == os.getpid(), "GPUs:", os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+    print(f"imported by itself: {IMPORTED_BY == os.getpid()}, CUDA: {CUDA}, GPUs: {gpus}")
     print("options:", *cmd, "threads:", torch.get_num_threads())
-    if "--use" in cmd:
+    if "--sum" in cmd:
         print("sum on the GPU:", torch.ones(3, device="cuda").sum().item())
     if "--fail" in cmd:
         raise RuntimeError("it broke")
+    if "--touch" in cmd:
+        Path(cmd[cmd.index("--touch") + 1]).touch()
+    if "--wait" in cmd:
+        while not Path(cmd[cmd.index("--wait") + 1]).exists():
+            time.sleep(0.05)
 """
 
 
@@ -36,53 +49,169 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_a_program_without_gpu_is_forked_from_one_import(program: str, tmp_path: Path) -> None:
-    told = []
+def test_a_program_without_gpu_is_forked_from_one_import(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which asks for no CUDA, even where there is some: forks that ask again would fail. They see no GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    told: list[str] = []
     run_one(Job(program, ("--a", "b c"), tmp_path / "log"), echo=told.append)
-    assert told[-2:] == ["imported by itself: False GPUs: None", "options: --a b c threads: 2"]
+    assert told[-2:] == ["imported by itself: False, CUDA: False, GPUs: ", "options: --a b c threads: 2"]
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert log.startswith(f"# python3 -m espnet_gmot -m {program} --a 'b c'\n")
-    assert program in sys.modules
+    assert program in sys.modules and torch.cuda.is_available()
 
 
-def test_a_program_on_a_gpu_has_an_interpreter_of_its_own(program: str, tmp_path: Path) -> None:
-    """ESPnet asks for CUDA while it is imported, and CUDA doesn't survive a fork."""
-    told = []
-    run_one(Job(program, ("--a",), tmp_path / "log", gpu=1), echo=told.append)
-    assert told[-2:] == ["imported by itself: True GPUs: 1", "options: --a threads: 2"]
+def test_a_program_on_a_gpu_has_an_interpreter_of_its_own(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA doesn't survive a fork of a process that has asked for it."""
+    monkeypatch.setenv("FAKE_GPUS", "")
+    told: list[str] = []
+    run_one(Job(program, ("--ngpu", "2"), tmp_path / "log"), echo=told.append)
+    assert "imported by itself: True" in told[-2] and told[-2].endswith("GPUs: None")
     with pytest.raises(UserError, match=rf"^{program} failed: RuntimeError: it broke \(all of it: "):
-        run_one(Job(program, ("--fail",), tmp_path / "log", gpu=1), echo=told.append)
+        run_one(Job(program, ("--fail", "--ngpu=1"), tmp_path / "log"), echo=told.append)
     assert program not in sys.modules
 
 
-def test_parts_on_gpus_have_them_in_turn(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_two_parts_share_a_gpu(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Part 0 holds the first until part 2 has run, which must do with the second."""
+    monkeypatch.setenv("FAKE_GPUS", "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    jobs = [Job(program, (f"--part={part}",), tmp_path / f"log.{part}", gpu=part % 2) for part in range(3)]
+    flag = str(tmp_path / "flag")
+    words = [("--wait", flag), ("--quick",), ("--touch", flag)]
+    jobs = [Job(program, (*more, "--ngpu", "1"), tmp_path / f"log.{part}") for part, more in enumerate(words)]
     folders = [tmp_path / str(part) for part in range(3)]
     for folder in folders:
         folder.mkdir()
     assert run_parts(jobs, folders, processes=2, unit="part")
-    assert not run_parts(jobs, folders, processes=2, unit="part")
     assert program not in sys.modules
-    for part, gpu in enumerate("474"):
-        log = (tmp_path / f"log.{part}").read_text(encoding="utf-8")
-        assert f"imported by itself: True GPUs: {gpu}\noptions: --part={part} threads: 1\n" in log
-
-
-def test_gpus_that_are_missing(program: str, tmp_path: Path) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(UserError, match="--ngpu 1: torch sees 0 GPUs; give --ngpu 0 to train on the CPU"):
-        run_one(Job(program, (), tmp_path / "log", needed_gpus=1), echo=lambda line: None)
+    for part, gpu in enumerate("477"):
+        assert f", GPUs: {gpu}\n" in (tmp_path / f"log.{part}").read_text(encoding="utf-8")
 
 
 def test_on_a_gpu_after_this_process_has_asked_for_it(program: str, tmp_path: Path) -> None:
-    import torch
-
-    if not torch.cuda.is_available():  # asking is what ESPnet's import does
+    if not torch.cuda.is_available():
         pytest.skip("no GPU here")
-    told = []
-    run_one(Job(program, ("--use",), tmp_path / "log", needed_gpus=1), echo=told.append)
+    told: list[str] = []
+    run_one(Job(program, ("--sum", "--ngpu", "1"), tmp_path / "log"), echo=told.append)
     assert told[-1] == "sum on the GPU: 3.0"
+
+
+@pytest.mark.parametrize(
+    ("words", "ngpu"),
+    [
+        ("", 0),
+        ("--ngpu 0", 0),
+        ("--ngpu 4 --lr 1", 4),
+        ("--ngpu=2", 2),
+        ("--ngpu 2 --ngpu 0", 0),
+        ("--ngpu", 0),
+        ("--ngpu x", 0),
+        ("--x ngpu 3", 0),
+    ],
+)
+def test_what_a_program_asks_for(words: str, ngpu: int) -> None:
+    assert Job("program", tuple(words.split()), Path("log")).ngpu == ngpu
+
+
+@pytest.mark.parametrize(("there", "advice"), [(0, "give --ngpu 0 to train on the CPU"), (1, "give --ngpu 1")])
+def test_gpus_that_are_missing(monkeypatch: pytest.MonkeyPatch, there: int, advice: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    check_gpus(there)
+    with pytest.raises(UserError, match=f"^--ngpu 4: torch sees {there} GPUs; {advice}$"):
+        check_gpus(4)
+
+
+LOG = """[h:0/2] 2026-11-26 (trainer:1) INFO: 1epoch started
+Traceback (most recent call last):
+  File "x.py", line 1, in main
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB
+Traceback (most recent call last):
+  File "y.py", line 1, in spawn
+torch.multiprocessing.spawn.ProcessExitedException: process 1 terminated with exit code 1
+"""
+
+
+def test_the_reason_of_one_of_several_gpus_is_told(program: str, tmp_path: Path) -> None:
+    (tmp_path / "said").write_text(LOG)
+    (tmp_path / f"{program}.py").write_text(
+        f"import sys\ndef main(cmd):\n    print(open({str(tmp_path / 'said')!r}).read())\n    sys.exit(1)\n"
+    )
+    with pytest.raises(UserError, match=r"failed: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"):
+        run_one(Job(program, (), tmp_path / "log"), echo=lambda line: None)
+
+
+WORDS = "--train_set train --valid_set dev --test_sets test --use_lm false --ngpu 4"
+
+
+class TestStages:
+    """What the stages ask for."""
+
+    @pytest.fixture
+    def layout(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+        """A recipe with 4 GPUs, of which the machine has one."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        return Layout(parse(WORDS.split()), "run")
+
+    def test_gpus_are_looked_for_before_the_first_stage(self, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+        words = WORDS.split()
+        for more, wrong in (
+            ([], True),
+            (["--stop_stage", "10"], False),
+            (["--stage", "12"], False),
+            (["--stage", "12", "--gpu_inference", "true"], False),
+            (["--ngpu", "1"], False),
+        ):
+            layout = Layout(parse([*words, *more]), "run")
+            if wrong:
+                with pytest.raises(UserError, match="--ngpu 4: torch sees 1 GPUs; give --ngpu 1"):
+                    cli.require_gpus(layout)
+            else:
+                cli.require_gpus(layout)
+        layout = Layout(parse(words), "run")
+        layout.asr_exp.mkdir(parents=True)
+        (layout.asr_exp / ".complete").touch()
+        cli.require_gpus(layout)  # trained already, elsewhere
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+        with pytest.raises(UserError, match="--ngpu 1: torch sees 0 GPUs"):
+            cli.require_gpus(Layout(parse([*words, "--stage", "12", "--gpu_inference", "true"]), "run"))
+
+    def test_perplexity_runs_on_one(self, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+        jobs: list[Job] = []
+        monkeypatch.setattr(lm, "run_one", lambda job, echo: jobs.append(job))
+        monkeypatch.setattr(lm, "clean_copy", lambda layout, path: path)
+        folder = layout.lm_exp / "perplexity_test"
+        folder.mkdir(parents=True)
+        (folder / "ppl").write_text("12.5\n")
+        assert lm.perplexity(layout) == 12.5 and jobs[0].ngpu == 1
+
+    def test_statistics_run_on_none(self, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+        jobs: list[Job] = []
+        layout.args.asr_args = "--ngpu 2"
+        monkeypatch.setattr(train, "run_stats", lambda found, *_, **__: jobs.extend(found))
+        for name in ("check_streams", "list_unalignable", "split_table", "write_resume_script"):
+            monkeypatch.setattr(train, name, lambda *_, **__: None)
+        monkeypatch.setattr(train, "count_lines", lambda path: 2)
+        monkeypatch.setattr(train, "common_options", lambda layout: [])
+        monkeypatch.setattr(train, "input_options", lambda layout: ["--config", "with ngpu 1"])
+        monkeypatch.setattr(train, "data_options", lambda *_: [])
+        monkeypatch.setattr(Layout, "speech", lambda *_: ("wav.scp", "sound"))
+        train.collect_stats(layout)
+        assert len(jobs) == 2 and {job.ngpu for job in jobs} == {0}
+
+    @pytest.mark.parametrize("words", [{"gpu_inference": True}, {"inference_args": "--beam_size 2 --ngpu 1"}])
+    def test_decoding_takes_all_and_no_more(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch, words: dict[str, object]
+    ) -> None:
+        seen = SimpleNamespace()
+        vars(layout.args).update(words)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(decode, "run_parts", lambda jobs, *_, **more: vars(seen).update(jobs=jobs, **more))
+        monkeypatch.setattr(decode, "split_table", lambda *_: None)
+        monkeypatch.setattr(decode, "count_lines", lambda path: 1000)
+        monkeypatch.setattr(Layout, "speech", lambda *_: ("wav.scp", "sound"))
+        decode._decode_set(layout, "test")
+        assert seen.processes == 2 and len(seen.jobs) == 8 and {job.ngpu for job in seen.jobs} == {1}
