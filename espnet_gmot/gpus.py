@@ -1,4 +1,4 @@
-"""The machine's GPUs, asked for without beginning to use one."""
+"""The machine's GPUs, asked for without beginning to use one (where NVML answers)."""
 
 import os
 import subprocess

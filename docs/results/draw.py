@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import gpus
+import gpu_tables
 import matplotlib
 
 matplotlib.use("Agg")
@@ -400,8 +400,8 @@ def of_speech() -> Contents:
 def of_gpus() -> Contents:
     """The solver and a training step on GPUs."""
     h100, h200 = ROOT / "docs/gpu.json", ROOT / "docs/gpu_h200.json"
-    blocks = {f"gpu-{path.stem}": markdown(*gpus.solvers(path)) for path in (h100, h200)}
-    return {**blocks, "gpu-steps": markdown(*gpus.steps([h100, h200]))}, {}
+    blocks = {f"gpu-{path.stem}": markdown(*gpu_tables.solvers(path)) for path in (h100, h200)}
+    return {**blocks, "gpu-steps": markdown(*gpu_tables.steps([h100, h200]))}, {}
 
 
 if __name__ == "__main__":

@@ -111,7 +111,8 @@ def load(place: Any, *args: Any, **kwargs: Any) -> Any:
         logging.warning(f"{error.what}; going on from the one before it, {backup}")
         states = unpickle(backup, *args, **kwargs)
     if path.name == CHECKPOINT and "reporter" in states:
-        if states.get("scaler") == {}:  # of mixed precision on a CPU: ESPnet takes None for "there is none"
+        # of mixed precision on a CPU, for one on a GPU: ESPnet takes None for "there is none"
+        if states.get("scaler") == {} and torch.cuda.is_available():
             states["scaler"] = None
         if first_rank():
             finish_epoch(path.parent, states)
@@ -221,8 +222,18 @@ def _alone(run: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(run)
     def run_alone(cls: type, *args: Any, **kwargs: Any) -> None:
-        """Train, as ESPnet does."""
-        options = kwargs.get("trainer_options")
+        """Train, as ESPnet does.
+
+        Raises:
+            UserError: another training holds the folder, or the model is to be replicated by torch's DataParallel.
+        """
+        options, distributed = kwargs.get("trainer_options"), kwargs.get("distributed_option")
+        several = distributed is not None and distributed.distributed
+        if options and options.ngpu > 1 and not several and hasattr(kwargs.get("model"), "gmot_config"):
+            raise UserError(
+                f"--ngpu {options.ngpu}: `model: gmot` wants a process for each GPU: give ESPnet "
+                "--multiprocessing_distributed true"
+            )
         if options is None or not first_rank():
             return run(cls, *args, **kwargs)
         with alone(Path(options.output_dir)):

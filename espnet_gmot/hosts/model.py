@@ -101,17 +101,12 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
             loss (1,), stats, weight (1,), as ESPnet's trainer wants them.
 
         Raises:
-            UserError: where neither a data stream nor an online teacher gives features, where the CPU can't
-                compute the model in autocast's precision, and in a replica of torch's DataParallel.
+            UserError: where neither a data stream nor an online teacher gives features, and where the CPU can't
+                compute the model in autocast's precision.
         """
         if self.gmot is None:
             with explaining_autocast():
                 return super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
-        if getattr(self, "_is_replica", False):
-            raise UserError(
-                "gmot: several GPUs in one process (torch's DataParallel) are not supported; give ESPnet "
-                "--multiprocessing_distributed true, a process for each"
-            )
         taps = {name: Tap(self, name) for name in self.gmot_config.taps if name != "encoder"}
         self._encoded = []
         try:

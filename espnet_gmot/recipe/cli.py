@@ -15,7 +15,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import alone, sweep, writing
 from espnet_gmot.marks import MARK
 from espnet_gmot.recipe import lm, options, score
-from espnet_gmot.recipe.decode import decode
+from espnet_gmot.recipe.decode import decode, decoding_processes
 from espnet_gmot.recipe.format import check_leaks, filter_set, format_set, write_lm_text
 from espnet_gmot.recipe.jobs import Job as EspnetJob
 from espnet_gmot.recipe.jobs import check_gpus, cores, run_one
@@ -172,9 +172,10 @@ def require_gpus(layout: Layout) -> None:
     """
     trainings = [folder for stage, folder in ((7, layout.lm_exp), (11, layout.asr_exp)) if layout.runs(stage)]
     unfinished = any(not (folder / MARK).is_file() for folder in trainings)
-    wanted = layout.args.ngpu if unfinished else int(layout.args.gpu_inference and layout.runs(12))
-    if wanted:
-        check_gpus(wanted)
+    if unfinished and layout.args.ngpu:
+        check_gpus(layout.args.ngpu)
+    if layout.runs(12):
+        decoding_processes(layout.args)
 
 
 def log(text: str) -> None:

@@ -1,5 +1,6 @@
-"""Stage 12: decoding, one process a core."""
+"""Stage 12: decoding, one process for each core or GPU."""
 
+import argparse
 import shlex
 from pathlib import Path
 
@@ -30,8 +31,7 @@ def _decode_set(layout: Layout, name: str) -> None:
     data, out = layout.dump / name, layout.asr_exp / layout.inference_tag / name
     logs = out / "logdir"
     scp, kind = layout.speech(data)
-    on_gpu = layout.args.gpu_inference or asked_gpus(shlex.split(layout.args.inference_args))
-    processes = _gpus() if on_gpu else cores()
+    processes = decoding_processes(layout.args)
     parts = min(sensible_parts(layout.args.inference_nj, processes), count_lines(data / scp))
     keys = [logs / f"keys.{index}.scp" for index in range(1, parts + 1)]
     split_table(data / scp, keys)
@@ -67,9 +67,19 @@ def _job(layout: Layout, speech: str, logs: Path, index: int) -> Job:
     return Job(INFER, (*options, *shlex.split(args.inference_args)), logs / f"asr_inference.{index}.log")
 
 
-def _gpus() -> int:
+def decoding_processes(args: argparse.Namespace) -> int:
+    """How many parts are decoded at a time: one for each core or, on GPUs, for each of these.
+
+    Args:
+        args: the recipe's options.
+
+    Raises:
+        UserError: decoding wants GPUs, and torch sees none.
+    """
+    if not (args.gpu_inference or asked_gpus(shlex.split(args.inference_args))):
+        return cores()
     import torch
 
-    if torch.cuda.device_count() == 0:
-        raise UserError("--gpu_inference true: torch sees no GPU; use --gpu_inference false")
-    return torch.cuda.device_count()
+    if not (found := torch.cuda.device_count()):
+        raise UserError("decoding is to run on GPUs, but torch sees none: give --gpu_inference false")
+    return found

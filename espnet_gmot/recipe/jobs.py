@@ -275,6 +275,8 @@ class TrainingEcho:
         if not found:
             return None
         text = line[found.end() :]
+        if text.startswith("gmot: utterance "):  # a warning by the first process of several, errors by the others
+            return None
         if found[3] in ("ERROR", "CRITICAL") or "epoch results:" in text or "Estimated time" in text:
             return text
         if re.match(r"\d+epoch:train:", text) and time.monotonic() - self._last > _CONSOLE_SECONDS:
@@ -319,7 +321,8 @@ def _child(job: Job, output: Connection, gpu: int | None, threads: int) -> None:
         gpu: the only GPU that it may use, as an index into the visible ones; None leaves it all that it asks for.
         threads: of torch.
     """
-    end_with(os.getppid())
+    if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
+        end_with(parent.pid)  # not os.getppid(): that one may be gone before a new interpreter has begun
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
@@ -354,7 +357,7 @@ def _failure(job: Job, status: int) -> UserError:
             if line.startswith(start):
                 return UserError(line.removeprefix(start))
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
-    if "ProcessExitedException" in last:  # one of several GPUs' processes: what it said itself is above
+    if "terminated with exit code" in last:  # one of several GPUs' processes: what it said itself is above
         last = next((line for line in reversed(lines) if _SAID.match(line) and line != last), last)
     how = f"was killed by signal {-status}" if status < 0 else "failed"
     return UserError(f"{job.module.rpartition('.')[2]} {how}: {last} (all of it: {job.log})")

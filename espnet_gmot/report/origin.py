@@ -34,4 +34,5 @@ def parameters_size(exp: Path) -> str:
 
 def here() -> list[tuple[str, str]]:
     """Version and commit of the code that makes the page."""
-    return [("espnet_gmot", __version__), ("commit", commit())]
+    code = commit()
+    return [("espnet_gmot", __version__), *([("commit", code)] if code != "unknown" else [])]

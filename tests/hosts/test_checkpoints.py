@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,16 +68,30 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert "\n" not in str(error.value)
 
 
-def test_mixed_precision_on_a_cpu_leaves_no_scaler_for_a_gpu(folder: Path) -> None:
+def test_mixed_precision_on_a_cpu_leaves_no_scaler_for_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ESPnet would load the empty state of a scaler that was off, which torch refuses; None it takes."""
-    save(
-        {**states(2, [3.0, 2.0]), "scaler": torch.amp.GradScaler("cpu", enabled=False).state_dict()},
-        folder / CHECKPOINT,
-    )
-    assert load(folder / CHECKPOINT)["scaler"] is None
-    kept = torch.amp.GradScaler("cpu").state_dict()
-    save({**states(2, [3.0, 2.0]), "scaler": kept}, folder / CHECKPOINT)
-    assert load(folder / CHECKPOINT)["scaler"] == kept
+    for kept, on_gpu, found in (({}, True, None), ({}, False, {}), ({"scale": 2.0}, True, {"scale": 2.0})):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda on_gpu=on_gpu: on_gpu)
+        save({**states(2, [3.0, 2.0]), "scaler": kept}, folder / CHECKPOINT)
+        assert load(folder / CHECKPOINT)["scaler"] == found
+
+
+@pytest.mark.parametrize(
+    ("ngpu", "distributed", "gmot"), [(2, False, True), (2, True, True), (1, False, True), (2, False, False)]
+)
+def test_several_gpus_in_one_process_are_refused(tmp_path: Path, ngpu: int, distributed: bool, gmot: bool) -> None:
+    """ESPnet's default without --multiprocessing_distributed: replicas would share hooks, teacher and schedule."""
+    trained = []
+    run = checkpoints._alone(lambda cls, **kwargs: trained.append(kwargs))
+    options = SimpleNamespace(ngpu=ngpu, output_dir=str(tmp_path))
+    model = SimpleNamespace(**({"gmot_config": None} if gmot else {}))
+    words = {"trainer_options": options, "distributed_option": SimpleNamespace(distributed=distributed), "model": model}
+    if (ngpu, distributed, gmot) == (2, False, True):
+        with pytest.raises(UserError, match=r"^--ngpu 2: .* give ESPnet --multiprocessing_distributed true$"):
+            run(object, **words)
+    else:
+        run(object, **words)
+    assert len(trained) == (ngpu == 1 or distributed or not gmot)
 
 
 def test_damaged_and_missing_models_are_named(folder: Path) -> None:

@@ -233,13 +233,6 @@ def test_an_utterance_of_noise_alone_is_named_and_takes_no_part(
     torch.testing.assert_close(*losses)
 
 
-def test_several_gpus_in_one_process_are_refused(build: Callable, batch: dict) -> None:
-    """ESPnet's default without --multiprocessing_distributed: replicas share hooks, teacher and schedule."""
-    replica = build(gmot_conf=dict(GMOT))._replicate_for_data_parallel()
-    with pytest.raises(UserError, match="give ESPnet --multiprocessing_distributed true, a process for each"):
-        replica(**batch)
-
-
 @pytest.mark.parametrize("where", ["speech", "teacher"])
 def test_what_is_not_finite_is_named_once_and_neither_hidden_nor_kept(
     build: Callable, batch: dict, caplog: pytest.LogCaptureFixture, where: str

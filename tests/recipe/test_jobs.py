@@ -33,7 +33,9 @@ def main(cmd):
     if "--touch" in cmd:
         Path(cmd[cmd.index("--touch") + 1]).touch()
     if "--wait" in cmd:
+        end = time.monotonic() + 120
         while not Path(cmd[cmd.index("--wait") + 1]).exists():
+            assert time.monotonic() < end, "nobody else came"
             time.sleep(0.05)
 """
 
@@ -164,6 +166,7 @@ class TestStages:
             (["--stage", "12"], False),
             (["--stage", "12", "--gpu_inference", "true"], False),
             (["--ngpu", "1"], False),
+            (["--ngpu", "0"], False),
         ):
             layout = Layout(parse([*words, *more]), "run")
             if wrong:
@@ -176,8 +179,9 @@ class TestStages:
         (layout.asr_exp / ".complete").touch()
         cli.require_gpus(layout)  # trained already, elsewhere
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-        with pytest.raises(UserError, match="--ngpu 1: torch sees 0 GPUs"):
-            cli.require_gpus(Layout(parse([*words, "--stage", "12", "--gpu_inference", "true"]), "run"))
+        for more in ("--ngpu 0 --gpu_inference true", "--stage 12 --inference_args --ngpu=1"):
+            with pytest.raises(UserError, match=r"^decoding .* torch sees none: give --gpu_inference false$"):
+                cli.require_gpus(Layout(parse([*words, *more.split()]), "run"))
 
     def test_perplexity_runs_on_one(self, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
         jobs: list[Job] = []

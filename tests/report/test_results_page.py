@@ -20,6 +20,7 @@ SCRIPT = ROOT / "docs/results/draw.py"
 @pytest.fixture
 def draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, over the files of a folder of its own: errors of two utterances, which make up each result."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     spec = importlib.util.spec_from_file_location("draw", SCRIPT)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
