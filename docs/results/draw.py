@@ -54,6 +54,12 @@ SPEECH = {
 }
 """Systems that were tried on real speech, in the order of the table."""
 
+DEEP = {
+    "ctc6": "CTC",
+    "clock-adapted6": "GM-OT by e5 adapted to news and the transcripts, frames weighing what is heard in them",
+}
+"""The same with encoders of six blocks instead of two."""
+
 MINI = {name: SPEECH[name] for name in ("ctc", "gmot-t", "gmot", "tot", "ot", "kd-att")}
 """Those that were tried on 45 minutes of it."""
 
@@ -387,14 +393,33 @@ def of_speech() -> Contents:
         "cv-alignment": alignment_table(HERE / "cv_alignment.csv"),
         "cv-origin": speech.origin(),
     }
+    deep = Experiment("cv6", "ctc6")
     mini = Experiment("mini")
     blocks |= {
+        "cv6": deep.table(DEEP),
+        "cv6-front": deep.front({"ctc6": "CTC, six blocks", "clock-adapted6": "GM-OT"}),
+        "cv6-origin": deep.origin(),
+        "cv6-both": both(speech, deep),
         "mini": mini.table(MINI),
         "mini-average": mini.averaged([name for name in MINI if name != mini.baseline]),
         "mini-edges": mini.with_edges({"gmot": "ot", "gmot-t": "tot"}),
         "mini-origin": mini.origin(),
     }
     return blocks, {"cv.png": speech.picture(SPEECH)}
+
+
+def both(speech: Experiment, deep: Experiment) -> str:
+    """The form that was trained with encoders of two and of six blocks, all seeds in pairs."""
+    rows = {
+        name: speech.utterances[name, speech.last] + deep.utterances[f"{name}6", deep.last]
+        for name in ("ctc", "clock-adapted")
+    }
+    (found,) = differences(rows, "ctc", RESAMPLES)
+    each = ", ".join(f"{value:+.1f}" for value in found.each)
+    return (
+        f"Two and six blocks together, GM-OT less CTC, on {deep.last}: {found.value:+.2f} ({found.low:+.2f} to "
+        f"{found.high:+.2f}), each {each}; p {probability(found.p_value)}."
+    )
 
 
 def of_gpus() -> Contents:
