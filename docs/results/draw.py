@@ -46,6 +46,7 @@ SPEECH = {
     "mid": "… from the first block instead of the last",
     "clock-adapted": "… by e5 adapted to news and the transcripts",
     "clock-bert": "… by a small BERT from scratch on the same",
+    "clock-blank": "… to whose teacher all characters are alike",
     "blank": "GM-OT (gmot-t), to whose teacher all characters are alike",
     "gmot": "GM-OT without the prior of the order (gmot)",
     "tot": "nodes alone, with the prior (tot)",
@@ -389,6 +390,9 @@ def of_speech() -> Contents:
         ),
         "cv-edges": speech.with_edges({"gmot": "ot", "gmot-t": "tot"}),
         "cv-knowledge": speech.less("gmot-t", "blank", "The teacher less the one without characters"),
+        "cv-clock": speech.less(
+            "clock", "clock-blank", "With frame weights, the teacher less the one without characters"
+        ),
         "cv-knowledge-of-errors": knowledge_table(HERE / "cv_knowledge.csv", teachers),
         "cv-alignment": alignment_table(HERE / "cv_alignment.csv"),
         "cv-origin": speech.origin(),
