@@ -1,6 +1,7 @@
-"""The package version, read by setup.cfg without importing torch, and the commit of a checkout."""
+"""The version, read by setup.cfg without importing torch, and the commit and time that results are noted with."""
 
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -15,3 +16,8 @@ def commit() -> str:
     except OSError:
         return "unknown"
     return head.stdout.strip() + ("-dirty" if changed.returncode else "") if head.returncode == 0 else "unknown"
+
+
+def now() -> str:
+    """The time in UTC, as every table of results writes it."""
+    return f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"

@@ -140,8 +140,7 @@ class Experiment:
         """Difference from the baseline on the last set with its interval, seed by seed, and the p-value."""
         if (found := self.difference(system, baseline or self.baseline)) is None:
             return "", "", ""
-        each = ", ".join(f"{value:+.1f}" for value in found.each)
-        return f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})", each, probability(found.p_value)
+        return _interval(found), _each(found), probability(found.p_value)
 
     def difference(self, system: str, baseline: str) -> Difference | None:
         """A system's difference from another with the same seeds on the last set; None where either lacks it."""
@@ -164,9 +163,7 @@ class Experiment:
                 for rows in zip(*groups, strict=True)
             ]
             (found,) = differences({self.baseline: theirs, "mean": mean}, self.baseline, RESAMPLES)
-            said.append(
-                f"on {part} {found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f}; p {probability(found.p_value)})"
-            )
+            said.append(f"on {part} {_interval(found)[:-1]}; p {probability(found.p_value)})")
         return f"All {len(systems)} on average, less {self.baseline}: {'; '.join(said)}."
 
     def seeds(self, system: str) -> list[int]:
@@ -205,6 +202,15 @@ class Experiment:
             f"{last.versions}; {last.hardware}. Errors counted by {last.counted_by}; "
             f"intervals and p-values of differences: seeds in pairs, {blocks}s resampled."
         )
+
+
+def _interval(found: Difference) -> str:
+    return f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def _each(found: Difference) -> str:
+    """Seed by seed."""
+    return ", ".join(f"{value:+.1f}" for value in found.each)
 
 
 def _mean(rates: list[float]) -> str:
@@ -419,11 +425,8 @@ def both(speech: Experiment, deep: Experiment) -> str:
         for name in ("ctc", "clock-adapted")
     }
     (found,) = differences(rows, "ctc", RESAMPLES)
-    each = ", ".join(f"{value:+.1f}" for value in found.each)
-    return (
-        f"Two and six blocks together, GM-OT less CTC, on {deep.last}: {found.value:+.2f} ({found.low:+.2f} to "
-        f"{found.high:+.2f}), each {each}; p {probability(found.p_value)}."
-    )
+    told = f"{_interval(found)}, each {_each(found)}; p {probability(found.p_value)}"
+    return f"Two and six blocks together, GM-OT less CTC, on {deep.last}: {told}."
 
 
 def of_gpus() -> Contents:

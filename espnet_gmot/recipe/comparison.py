@@ -9,7 +9,6 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from espnet_gmot.recipe.systems import System
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.scored import collect, decodings
 from espnet_gmot.report.training_log import read_training_log
-from espnet_gmot.version import commit
+from espnet_gmot.version import commit, now
 
 _NOTE = "comparison.json"
 
@@ -148,8 +147,7 @@ class Folder:
         for name in sets:
             late = note["after_final"] or (name in self.test_sets and cell.name not in final)
             phase = "after" if late else "final" if name in self.test_sets else "dev"
-            now = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
-            note["sets"][name] = {"date": now, "phase": phase, "decoding": _latest(cell.exp, name)}
+            note["sets"][name] = {"date": now(), "phase": phase, "decoding": _latest(cell.exp, name)}
         note["cpu_seconds"] += usage.cpu_seconds
         note["max_rss_gb"] = max(note["max_rss_gb"], usage.max_rss_gb)
         write_json(cell.exp / _NOTE, note)
@@ -202,13 +200,13 @@ class Folder:
         Raises:
             UserError: cells were trained on other data.
         """
-        now, before = self.data_digest(), self.note.get("data")
-        if before not in (None, now) and self.notes():
+        there, before = self.data_digest(), self.note.get("data")
+        if before not in (None, there) and self.notes():
             raise UserError(
                 f"{self.path}: its cells were trained on other data (transcripts or features) than are there now; "
                 "use another --workdir"
             )
-        self.remember(data=now)
+        self.remember(data=there)
 
     def check_test_unseen(self) -> None:
         """Check that no test set was scored before its time.
@@ -250,9 +248,8 @@ class Folder:
                 "train them first, without --final"
             )
         if self.final is None:
-            now = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
             names = [cell.name for cell in cells]
-            self.remember(final={"date": now, "commit": commit(), "sets": self.test_sets, "cells": names})
+            self.remember(final={"date": now(), "commit": commit(), "sets": self.test_sets, "cells": names})
         elif self.final["sets"] != self.test_sets:
             raise UserError(
                 f"--test_sets: the final sets of {self.path} are {' '.join(self.final['sets'])}; give these"

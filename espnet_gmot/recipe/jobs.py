@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import disk_full
+from espnet_gmot.gpus import visible
 from espnet_gmot.kaldi.parallel import cores
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
 from espnet_gmot.orphan import end_with
@@ -331,8 +332,7 @@ def _child(job: Job, output: Connection, gpu: int | None, threads: int) -> None:
     if not job.ngpu:  # as on a machine without: mixed precision, say, would use a GPU that it sees
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif gpu is not None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu) if visible is None else visible.split(",")[gpu]
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible()[gpu]
     if job.module not in sys.modules:
         _import([job.module])
     logging.getLogger().handlers.clear()

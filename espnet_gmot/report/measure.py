@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from espnet_gmot.report.align import Span, barycentres, coupling_spans, inside
 from espnet_gmot.report.rows import read_rows, write_rows
 from espnet_gmot.report.statistics import ratio_error
-from espnet_gmot.version import commit
+from espnet_gmot.version import commit, now
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,8 @@ def score(experiment: str, model_file: str, aligner: str, errors: Iterable[np.nd
 
 def stamped(scores: Iterable[Score]) -> list[Score]:
     """The same, with now and this code's commit."""
-    now, code = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}", commit()
-    return [replace(score, date=now, commit=code) for score in scores]
+    date, code = now(), commit()
+    return [replace(score, date=date, commit=code) for score in scores]
 
 
 def _centres(spans: Sequence[Span]) -> np.ndarray:
