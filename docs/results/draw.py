@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +78,29 @@ FAMILY = {
 }
 """Members of the family on the synthetic corpus, likewise."""
 
+READ = {
+    "none": "random weights",
+    "blank": "random weights, all characters alike",
+    "permuted": "has read 10 times as much, rows of other characters",
+    "own": "has read the transcripts",
+    "x3": "has read 3 times as much",
+    "x10": "has read 10 times as much",
+    "x30": "has read 30 times as much",
+}
+"""Teachers of run_dose.sh: the three that know nothing of the language first."""
+
+MEMBERS = ("ot", "tot", "gmot", "gmot-t")
+"""Members of the family that were tried with all of these teachers."""
+
+TRAINED = ("own", "x3", "x10", "x30")
+CONTRASTS = {
+    "has read something, less random weights": (TRAINED, ("none",)),
+    "has read 30 times as much, less the transcripts alone": (("x30",), ("own",)),
+    "has read something, less rows of other characters": (TRAINED, ("permuted",)),
+    "has read something, less all characters alike": (TRAINED, ("blank",)),
+}
+"""What is asked of these trainings, named before they were done: teachers, on average, less others."""
+
 
 class Experiment:
     """A comparison's numbers.
@@ -109,13 +132,14 @@ class Experiment:
         """CER in %, one for each seed."""
         return [100 * result.cer for result in self.results if (result.system, result.set) == (system, part)]
 
-    def table(self, labels: dict[str, str]) -> str:
+    def table(self, labels: dict[str, str], elsewhere: Collection[str] = ()) -> str:
         """Mean CER with its 95 % interval over seeds, and the difference from the baseline.
 
         Args:
             labels: what to call the systems, in the order of the table.
+            elsewhere: systems that stand in another table.
         """
-        if differing := set(self.systems()) ^ labels.keys():
+        if differing := (set(self.systems()) - set(elsewhere)) ^ labels.keys():
             sys.exit(f"no label, or no training, of {', '.join(sorted(differing))}")
         head = ["", "seeds", *(f"CER {part}, % (95 %)" for part in self.parts)]
         head += [f"{self.last}: less {self.baseline}'s (95 %)", "seed by seed", "p"]
@@ -154,17 +178,21 @@ class Experiment:
 
     def averaged(self, systems: list[str]) -> str:
         """The mean of several systems, each with all of the baseline's seeds, less the baseline, on every set."""
-        said = []
-        for part in reversed(self.parts):
-            theirs = self.utterances[self.baseline, part]
-            groups = [self.utterances[system, part] for system in systems]
-            mean = [
-                replace(rows[0], wrong={key: sum(row.wrong[key] for row in rows) / len(rows) for key in rows[0].wrong})
-                for rows in zip(*groups, strict=True)
-            ]
-            (found,) = differences({self.baseline: theirs, "mean": mean}, self.baseline, RESAMPLES)
-            said.append(f"on {part} {_interval(found)[:-1]}; p {probability(found.p_value)})")
+        said = [f"on {part} {self.contrast(systems, [self.baseline], part)}" for part in reversed(self.parts)]
         return f"All {len(systems)} on average, less {self.baseline}: {'; '.join(said)}."
+
+    def contrast(self, systems: Sequence[str], others: Sequence[str], part: str) -> str:
+        """The mean of several systems less that of others, all with the same seeds, in pairs."""
+        means = {"others": self.mean(others, part), "mean": self.mean(systems, part)}
+        (found,) = differences(means, "others", RESAMPLES)
+        return f"{_interval(found)[:-1]}; p {probability(found.p_value)})"
+
+    def mean(self, systems: Sequence[str], part: str) -> list[Counted]:
+        """Errors of each utterance, the mean of several systems with the same seeds, one for each seed."""
+        return [
+            replace(rows[0], wrong={key: sum(row.wrong[key] for row in rows) / len(rows) for key in rows[0].wrong})
+            for rows in zip(*(self.utterances[system, part] for system in systems), strict=True)
+        ]
 
     def seeds(self, system: str) -> list[int]:
         """Those of a system on the last set, in the order of its utterances' columns."""
@@ -329,17 +357,10 @@ def contents() -> Contents:
 def of_doses() -> Contents:
     """What the teacher has read."""
     dose = Experiment("dose")
-    read = {
-        "none": "random weights",
-        "blank": "random weights, all characters alike",
-        "permuted": "has read 10 times as much, rows of other characters",
-        "own": "has read the transcripts",
-        **{f"x{times}": f"has read {times} times as much" for times in (3, 10, 30)},
-    }
     labels = {"ctc": "CTC", "ctc-long": "CTC, half as many steps again"}
     for system in dose.systems():
         preset, _, what = system.rpartition("-")
-        labels.setdefault(system, f"{preset}; teacher: {read.get(what)}")
+        labels.setdefault(system, f"{preset}; teacher: {READ.get(what)}")
     front = {
         "ctc": "CTC",
         "ctc-long": "CTC, half as many training steps again",
@@ -352,7 +373,7 @@ def of_doses() -> Contents:
         "dose": dose.table(labels),
         "dose-front": dose.front(front),
         "dose-origin": dose.origin(),
-        "dose-knowledge": knowledge_table(HERE / "dose_knowledge.csv", read),
+        "dose-knowledge": knowledge_table(HERE / "dose_knowledge.csv", READ),
     }
     response = responses(dose.results)[dose.last]
     return blocks, {"dose.png": lambda path: figure(response).savefig(path, dpi=130)}
@@ -372,6 +393,22 @@ def of_the_family() -> Contents:
         ),
     }
     return blocks, {"family.png": family.picture(FAMILY)}
+
+
+def contrasts(family: Experiment) -> str:
+    """Kinds of teachers compared: a column for each member, and one for their mean."""
+
+    def cell(members: Sequence[str], teachers: Sequence[str], others: Sequence[str]) -> str:
+        ours, theirs = (
+            [f"{member}-{teacher}" for member in members for teacher in group] for group in (teachers, others)
+        )
+        return family.contrast(ours, theirs, family.last)
+
+    rows = []
+    for label, (teachers, others) in CONTRASTS.items():
+        columns = [*((member,) for member in MEMBERS), MEMBERS]
+        rows.append([label, *(cell(members, teachers, others) for members in columns)])
+    return markdown(["teacher", *MEMBERS, "all four"], rows)
 
 
 def of_alignments() -> Contents:
