@@ -16,6 +16,7 @@ from pathlib import Path
 
 import gpu_tables
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 
@@ -142,7 +143,7 @@ class Experiment:
         if differing := (set(self.systems()) - set(elsewhere)) ^ labels.keys():
             sys.exit(f"no label, or no training, of {', '.join(sorted(differing))}")
         head = ["", "seeds", *(f"CER {part}, % (95 %)" for part in self.parts)]
-        head += [f"{self.last}: less {self.baseline}'s (95 %)", "seed by seed", "p"]
+        head += [f"{self.last}: less {self.baseline}'s (95 %)", "seed by seed", "p", "p, seeds unpaired"]
         rows = []
         for system, label in labels.items():
             cells = [label, str(len(self.rates(system, self.parts[0])))]
@@ -156,15 +157,16 @@ class Experiment:
         for system, label in systems.items():
             rates = self.rates(system, self.last)
             mean = f"{sum(rates) / len(rates):.1f} ({', '.join(f'{rate:.1f}' for rate in rates)})"
-            difference, _, p_value = self.tested(system)
-            rows.append([label, mean, difference, p_value])
-        return markdown(["", f"CER on {self.last}, %: mean (each seed)", "difference (95 %)", "p"], rows)
+            difference, _, *chance = self.tested(system)
+            rows.append([label, mean, difference, *chance])
+        head = ["", f"CER on {self.last}, %: mean (each seed)", "difference (95 %)", "p", "p, seeds unpaired"]
+        return markdown(head, rows)
 
-    def tested(self, system: str, baseline: str | None = None) -> tuple[str, str, str]:
-        """Difference from the baseline on the last set with its interval, seed by seed, and the p-value."""
+    def tested(self, system: str, baseline: str | None = None) -> tuple[str, str, str, str]:
+        """Difference from the baseline on the last set with its interval, seed by seed, and both p-values."""
         if (found := self.difference(system, baseline or self.baseline)) is None:
-            return "", "", ""
-        return _interval(found), _each(found), probability(found.p_value)
+            return "", "", "", ""
+        return _interval(found), _each(found), probability(found.p_value), probability(found.unpaired)
 
     def difference(self, system: str, baseline: str) -> Difference | None:
         """A system's difference from another with the same seeds on the last set; None where either lacks it."""
@@ -185,7 +187,7 @@ class Experiment:
         """The mean of several systems less that of others, all with the same seeds, in pairs."""
         means = {"others": self.mean(others, part), "mean": self.mean(systems, part)}
         (found,) = differences(means, "others", RESAMPLES)
-        return f"{_interval(found)[:-1]}; p {probability(found.p_value)})"
+        return f"{_interval(found)[:-1]}; p {_chance(found)})"
 
     def mean(self, systems: Sequence[str], part: str) -> list[Counted]:
         """Errors of each utterance, the mean of several systems with the same seeds, one for each seed."""
@@ -200,8 +202,8 @@ class Experiment:
 
     def less(self, system: str, baseline: str, sentence: str) -> str:
         """One system less another on the last set, as a sentence that begins like this."""
-        difference, each, p_value = self.tested(system, baseline)
-        return f"{sentence}, on {self.last}: {difference}, each {each}; p {p_value}."
+        difference, each, paired, unpaired = self.tested(system, baseline)
+        return f"{sentence}, on {self.last}: {difference}, each {each}; p {paired}, seeds unpaired {unpaired}."
 
     def with_edges(self, pairs: dict[str, str]) -> str:
         """A line for each system with edges and its like without."""
@@ -228,12 +230,30 @@ class Experiment:
             f"{len(hours)} trainings, {sum(hours.values()):.1f} processor hours, {dates[0]} to {dates[-1]}, "
             f"commit {commits}; "
             f"{last.versions}; {last.hardware}. Errors counted by {last.counted_by}; "
-            f"intervals and p-values of differences: seeds in pairs, {blocks}s resampled."
+            f"intervals and p-values of differences: seeds in pairs, {blocks}s resampled. "
+            f"Correlation of {self.baseline}'s CER on {self.last} with another system's over the seeds they share: "
+            f"{self.agreement():+.2f} on average."
         )
+
+    def agreement(self) -> float:
+        """How much a seed that is hard for the baseline is hard for another system: what pairing them is worth."""
+        rates = {
+            name: {each.seed: each.cer for each in self.results if (each.system, each.set) == (name, self.last)}
+            for name in self.systems()
+        }
+        theirs, found = rates.pop(self.baseline), []
+        for ours in rates.values():
+            if len(shared := sorted(theirs.keys() & ours.keys())) > 2:
+                found.append(np.corrcoef([ours[seed] for seed in shared], [theirs[seed] for seed in shared])[0, 1])
+        return float(np.mean(found))
 
 
 def _interval(found: Difference) -> str:
     return f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def _chance(found: Difference) -> str:
+    return f"{probability(found.p_value)}, seeds unpaired {probability(found.unpaired)}"
 
 
 def _each(found: Difference) -> str:
@@ -462,7 +482,7 @@ def both(speech: Experiment, deep: Experiment) -> str:
         for name in ("ctc", "clock-adapted")
     }
     (found,) = differences(rows, "ctc", RESAMPLES)
-    told = f"{_interval(found)}, each {_each(found)}; p {probability(found.p_value)}"
+    told = f"{_interval(found)}, each {_each(found)}; p {_chance(found)}"
     return f"Two and six blocks together, GM-OT less CTC, on {deep.last}: {told}."
 
 

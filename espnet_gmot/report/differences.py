@@ -20,7 +20,8 @@ class Difference:
     Attributes:
         system: its name.
         value, low, high: the difference and its 95 % interval over seeds and speakers (or sentences).
-        p_value: two-sided.
+        p_value: two-sided, seeds in pairs.
+        unpaired: the same, seeds taken for independent.
         each: seed by seed.
     """
 
@@ -29,6 +30,7 @@ class Difference:
     low: float
     high: float
     p_value: float
+    unpaired: float
     each: Sequence[float]
 
 
@@ -56,7 +58,7 @@ def differences(systems: Mapping[str, Sequence[Row | Counted]], base: str, resam
             for row, other in zip(ours, theirs, strict=False)
         ]
         bounds = (100 * apart.value, 100 * apart.low, 100 * apart.high)
-        found.append(Difference(system, *bounds, apart.p_value, each))
+        found.append(Difference(system, *bounds, apart.p_value, apart.unpaired, each))
     return found
 
 

@@ -138,10 +138,11 @@ class Page:
                 f"less {base}'s",
                 "95 % from … to",
                 "p",
+                "p, seeds unpaired",
             ]
             caption = (
                 "Intervals: other speakers (or sentences) and other seeds; p: how likely so large a difference from "
-                f"{base} is by chance alone."
+                f"{base} is by chance alone, trainings with the same seed in pairs; unpaired: had they nothing in common."
             )
             tables.append(Table(caption, [*head, "characters", "resampled"], rows))
         return tables
@@ -231,10 +232,11 @@ def _spelled(alignment: Sequence[Edit]) -> Iterator[tuple[str, str, str]]:
 
 
 def _apart(found: Difference | None) -> list[str]:
-    """Three cells: a difference, its interval and p-value; empty for the baseline."""
+    """Four cells: a difference, its interval and p-values; empty for the baseline."""
     if found is None:
-        return [""] * 3
-    return [f"{found.value:+.2f}", f"{found.low:+.2f} to {found.high:+.2f}", probability(found.p_value)]
+        return [""] * 4
+    chance = (probability(value) for value in (found.p_value, found.unpaired))
+    return [f"{found.value:+.2f}", f"{found.low:+.2f} to {found.high:+.2f}", *chance]
 
 
 def _percent(rate: float) -> str:

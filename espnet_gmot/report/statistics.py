@@ -57,6 +57,7 @@ class Uncertain:
         error: standard error.
         low, high: interval.
         p_value: two-sided, of the hypothesis that the value is 0.
+        unpaired: the same with seeds taken for independent; ``p_value`` where they aren't paired anyway.
     """
 
     value: float
@@ -64,6 +65,7 @@ class Uncertain:
     low: float
     high: float
     p_value: float
+    unpaired: float
 
 
 def uncertain(
@@ -86,7 +88,8 @@ def uncertain(
     for the sum of Student's variables, one scaled by the blocks' standard error and one by the seeds' (Behrens and
     Fisher's distribution, by Monte Carlo: p is at least 1e-5): with few seeds a variance may be small by luck, and
     degrees of freedom computed from it would believe that. As many seeds of both systems are paired, row by row: a seed
-    gives both their first weights and the order of their batches, and what is hard for one is hard for the other. A
+    gives both their first weights and the order of their batches. That is valid whether or not a seed that is hard for
+    one is hard for the other, but gains only where it is, and few seeds can agree by luck: see ``unpaired`` too. A
     single seed beside several is taken to vary as they do. (Chance in single sentences counts in both parts.)
 
     Args:
@@ -119,23 +122,34 @@ def uncertain(
     found = (drawn @ sums) / (drawn @ sizes)
     value = float(difference.sum() / tokens.sum())
     of_blocks = float(found.var(ddof=1)) * count / (count - 1)
-    of_seeds = _seed_errors([each.sum(1) / tokens.sum() for each in systems])
+    rates = [each.sum(1) / tokens.sum() for each in systems]
+    of_seeds = _seed_errors(rates)
     if not of_seeds:
         low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
         tail = min(np.sum(found <= 0), np.sum(found >= 0))
         p_value = min(1.0, 2 * float(tail + 1) / (resamples + 1))
-        return Uncertain(value, math.sqrt(of_blocks), float(low), float(high), p_value)
+        return Uncertain(value, math.sqrt(of_blocks), float(low), float(high), p_value, p_value)
     parts = [(of_blocks, count - 1), *of_seeds]
-    off = np.abs(sum(math.sqrt(variance) * rng.standard_t(freedom, _DRAWS) for variance, freedom in parts))
+    off = _off(parts, rng)
     half = float(np.quantile(off, level))
-    p_value = float(np.sum(off >= abs(value)) + 1) / (_DRAWS + 1)
+    apart = [(of_blocks, count - 1), *_seed_errors(rates, paired=False)]
+    p_value, unpaired = (
+        float(np.sum(each >= abs(value)) + 1) / (_DRAWS + 1)
+        for each in (off, off if apart == parts else _off(apart, rng))
+    )
     low = value - half if other is not None else max(0.0, value - half)
-    return Uncertain(value, math.sqrt(math.fsum(variance for variance, _ in parts)), low, value + half, p_value)
+    error = math.sqrt(math.fsum(variance for variance, _ in parts))
+    return Uncertain(value, error, low, value + half, p_value, unpaired)
 
 
-def _seed_errors(rates: Sequence[np.ndarray]) -> list[tuple[float, int]]:
+def _off(parts: Sequence[tuple[float, int]], rng: np.random.Generator) -> np.ndarray:
+    """Draws of how far a mean with these variances and degrees of freedom is off, in size."""
+    return np.abs(sum(math.sqrt(variance) * rng.standard_t(freedom, _DRAWS) for variance, freedom in parts))
+
+
+def _seed_errors(rates: Sequence[np.ndarray], paired: bool = True) -> list[tuple[float, int]]:
     """Variance of the mean over seeds and its degrees of freedom, for each sample of seeds; none with one seed each."""
-    if len(rates) == 2 and len(rates[0]) == len(rates[1]):
+    if paired and len(rates) == 2 and len(rates[0]) == len(rates[1]):
         rates = [rates[0] - rates[1]]
     several = [rate for rate in rates if len(rate) > 1]
     if len(several) == 1:

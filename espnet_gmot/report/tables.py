@@ -131,11 +131,14 @@ def differences(
         pairs = [_matched(ours, other) for ours, other in zip(rows, theirs, strict=False)]
         numbers = (100 * value for value in (found.value, found.low, found.high))
         body.append(
-            (system, name, *(f"{number:+.2f}" for number in numbers), probability(found.p_value), ", ".join(pairs))
+            (
+                *(system, name, *(f"{number:+.2f}" for number in numbers)),
+                *(probability(found.p_value), probability(found.unpaired), ", ".join(pairs)),
+            )
         )
-    head = ("system", "set", f"CER % – {base}'s", "95 % from", "to", "p", "p by matched pairs, for each seed")
+    head = ("system", "set", f"CER % – {base}'s", "95 % from", "to", "p", "p, seeds unpaired")
     title = f"Differences: {resamples} paired bootstrap resamples of {blocks}s{_SEEDS}\n"
-    return title + table(head, body, range(2, 6))
+    return title + table((*head, "p by matched pairs, for each seed"), body, range(2, 7))
 
 
 def probability(value: float) -> str:

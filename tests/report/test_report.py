@@ -53,11 +53,13 @@ def test_means_tests_and_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert ["ctc", "test", "2", "4.86", "-3.96", "13.68"] in rows
     assert ["gmot", "test", "2", "0.69", "-2.25", "3.64"] in rows
     (difference,) = [row for row in rows if row[:3] == ["gmot", "test", "-4.17"]]
-    low, high, p_value = map(float, difference[3:6])
+    low, high, p_value, unpaired = map(float, difference[3:7])
     # seed by seed -3.70 and -4.63: 12.706 times half their difference, and a little for the sentences
     assert -4.17 - 6.2 < low < -4.17 - 5.88 and -4.17 + 5.88 < high < -4.17 + 6.2 and 0.06 < p_value < 0.09
+    # unpaired: two samples with standard errors 0.694 and 0.231, 1 degree of freedom each
+    assert p_value < unpaired < 0.2
     # 8 of 9 segments are worse by one error, the last alike: z = 8; 10 of 12: z = 7.4
-    assert difference[6:] == ["<0.001", "(9", "segments),", "<0.001", "(12", "segments)"]
+    assert difference[7:] == ["<0.001", "(9", "segments),", "<0.001", "(12", "segments)"]
     assert out.splitlines()[-2:] == ["CER ctc test 0.0486", "CER gmot test 0.0069"]
 
 

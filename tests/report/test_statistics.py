@@ -73,11 +73,15 @@ def test_seeds_are_paired_where_they_are_as_many() -> None:
     found = uncertain(errors, tokens, range(30), errors - gains[:, None])
     test = scipy.stats.ttest_rel(rates, rates - gains)
     assert (found.value, found.p_value) == pytest.approx((gains.mean() / 10, test.pvalue), rel=0.03)
+    # the same gains, were the seeds two samples: lost in what seeds differ by (Welch's test is a little bolder)
+    welch = scipy.stats.ttest_ind(rates, rates - gains, equal_var=False).pvalue
+    assert welch < found.unpaired < 1.1 * welch and found.unpaired > 10 * found.p_value
     others = np.array([1.0, 3.0, 3.5, 4.0, 8.0])
     apart = uncertain(errors, tokens, range(30), np.tile(others[:, None], (1, 30)))
     variances = [rates.var(ddof=1) / 400, others.var(ddof=1) / 500]
     assert apart.error == pytest.approx(np.sqrt(sum(variances)))
     assert scipy.stats.ttest_ind(rates, others, equal_var=False).pvalue < apart.p_value < 0.5
+    assert apart.unpaired == apart.p_value
     single = uncertain(errors, tokens, range(30), errors[:1])  # as uncertain as one of the others
     assert single.error == pytest.approx(rates.std(ddof=1) / 10 * np.sqrt(1 / 4 + 1))
 
