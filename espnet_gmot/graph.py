@@ -15,7 +15,7 @@ class Graph:
     Attributes:
         nodes: (B, N, D) features, anything past a length.
         lengths: (B,) nodes of each sample.
-        weights: (B, N) how much each node counts, or None for all alike.
+        weights: (B, N) how much each node counts, anything past a length, or None for all alike.
     """
 
     nodes: torch.Tensor
@@ -41,7 +41,7 @@ class Graph:
         return terms[0][1] if terms[0][0] == 1 and len(terms) == 1 else SumEdges(terms)
 
     def pooled(self, count: int) -> "Graph":
-        """The graph whose nodes are the averages of `count` neighbours each.
+        """The graph whose nodes are the averages of `count` neighbours each, and weigh what these weigh together.
 
         Args:
             count: nodes that become one; the last one averages what is left.
@@ -50,10 +50,10 @@ class Graph:
             return self
         batch, size, width = self.nodes.shape
         inside = valid(self.lengths, size)
-        weights = inside.to(self.nodes.dtype) if self.weights is None else self.weights * inside
+        weights = inside.to(self.nodes.dtype) if self.weights is None else self.weights.masked_fill(~inside, 0.0)
         pad = -size % count
         groups = torch.nn.functional.pad(weights, (0, pad)).view(batch, -1, count)
         nodes = torch.nn.functional.pad(self.nodes, (0, 0, 0, pad)).view(batch, -1, count, width)
         total = groups.sum(-1)
         mean = (nodes * groups[..., None]).sum(2) / total.clamp(min=1e-8)[..., None]
-        return Graph(mean, (self.lengths + count - 1) // count, None if self.weights is None else total)
+        return Graph(mean, (self.lengths + count - 1) // count, total)

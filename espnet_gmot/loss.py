@@ -3,6 +3,7 @@
 transfer = w_ot * FGWD + w_align * ALIGN, added to the host's ASR loss (GM-OT, arXiv 2505.13079).
 """
 
+import math
 from dataclasses import fields
 
 import torch
@@ -14,7 +15,15 @@ from espnet_gmot.graph import Graph
 from espnet_gmot.mix import LayerMix
 from espnet_gmot.pooling import CIF, Attention
 from espnet_gmot.schedule import Now, at
-from espnet_gmot.transport import FGWResult, Options, cosine_cost, diagonal_prior, fused_gromov_wasserstein, order_prior
+from espnet_gmot.transport import (
+    Edges,
+    FGWResult,
+    Options,
+    cosine_cost,
+    diagonal_prior,
+    fused_gromov_wasserstein,
+    order_prior,
+)
 from espnet_gmot.transport.masks import valid
 
 
@@ -50,7 +59,7 @@ class GMOTLoss(torch.nn.Module):
         #: Every plan passes through it as (B, T, U): a place for hooks, and for a host's own module that shows plans.
         self.coupling: torch.nn.Module = torch.nn.Identity()
         self._pass_begins = True
-        self.values = torch.zeros(0)  # (B,) the distance of each utterance of the last batch, to name it if need be
+        self.values = torch.zeros(0)  # (B,) what each utterance of the last batch added, to name it if need be
         # Buffers, so that a resumed run goes on where it stopped
         self.register_buffer("teacher_mean", torch.zeros(config.teacher_width))
         self.register_buffer("teacher_rows", torch.zeros((), dtype=torch.double))
@@ -67,16 +76,17 @@ class GMOTLoss(torch.nn.Module):
         """The transfer loss of a batch.
 
         Args:
-            features: (B, T, width) acoustic features.
+            features: (B, T, width) acoustic features, anything past a length.
             lengths: (B,) their frames.
             teacher: (B, U, D) the teacher's features, no gradient; all layers side by side where they are mixed.
             teacher_lengths: (B,) their tokens; an utterance with none counts as a loss of zero.
-            frame_weights: (B, T) how much each frame counts, or None for all alike.
+            frame_weights: (B, T) how much each frame counts, or None for all alike; an utterance without any weight
+                counts as a loss of zero too.
 
         Returns:
             The loss (a scalar, mean over the batch) and the statistics ``loss_gmot`` (as added), ``loss_wd``,
-            ``loss_gwd``, ``loss_align`` (unweighted), ``marginal_error``, ``iterations``, ``converged`` (a share), and
-            ``mix_N``, the share of layer N in a mix.
+            ``loss_gwd``, ``loss_align`` (unweighted), ``marginal_error``, ``iterations``, ``converged`` (a share),
+            ``mass`` of the plans where both marginals are relaxed, and ``mix_N``, the share of layer N in a mix.
 
         Raises:
             UserError: where the teacher's features aren't as wide as ``teacher_width``, or in a float16 model.
@@ -90,8 +100,10 @@ class GMOTLoss(torch.nn.Module):
                 plan, distance, stats = self._pooled(acoustic, linguistic)
             plan = self.coupling(plan)
             align = alignment(acoustic.nodes, linguistic.nodes, plan, teacher_lengths)
-            loss = now.weight * (distance + self.config.w_align * align)
-        stats = {"loss_gmot": loss, "loss_align": align, **stats}
+            values = distance + self.config.w_align * align
+            loss = now.weight * values.mean()
+        self.values = values.detach()
+        stats = {"loss_gmot": loss, "loss_align": align.mean(), **stats}
         if self.mix is not None:
             stats |= {f"mix_{layer}": share for layer, share in zip(self.config.layers, self.mix.weights, strict=True)}
         return loss, {name: value.detach() for name, value in stats.items()}
@@ -117,15 +129,19 @@ class GMOTLoss(torch.nn.Module):
                 f"{teacher.shape[-1]} columns: set teacher_width: {teacher.shape[-1]}"
             )
         with torch.autocast(features.device.type, enabled=False):
-            acoustic = Graph(self.adapter(features.to(precision)), lengths, frame_weights).pooled(self.config.pool)
-            rows = self._centred(teacher.to(precision), teacher_lengths)
+            # whatever stands on padding, not even a nan gets further
+            features = features.to(precision).masked_fill(~valid(lengths, features.shape[1])[..., None], 0.0)
+            teacher = teacher.to(precision).masked_fill(~valid(teacher_lengths, teacher.shape[1])[..., None], 0.0)
+            weights = None if frame_weights is None else frame_weights.to(precision)
+            acoustic = Graph(self.adapter(features), lengths, weights).pooled(self.config.pool)
+            rows = self._centred(teacher, teacher_lengths)
             # centred first: the mean of a mix that changes would lag behind
             return acoustic, Graph(rows if self.mix is None else self.mix(rows), teacher_lengths)
 
     def _transported(
         self, acoustic: Graph, linguistic: Graph, now: Now
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Plan, weighted distance and statistics of the transport."""
+        """Plan, weighted distance (B,) and statistics of the transport."""
         result = self.transport(acoustic, linguistic, now)
         stats = {
             "loss_wd": result.linear.mean(),
@@ -134,16 +150,17 @@ class GMOTLoss(torch.nn.Module):
             "iterations": result.iterations.float().mean(),
             "converged": result.converged.float().mean(),
         }
-        self.values = result.value.detach()
-        return result.plan, self.config.w_ot * result.value.mean(), stats
+        if math.isfinite(max(self.config.rho_acoustic, self.config.rho_linguistic)):  # else it is 1
+            stats["mass"] = result.plan.detach().sum((1, 2)).mean()  # distances fall with it, and mean nothing then
+        return result.plan, self.config.w_ot * result.value, stats
 
     def _pooled(self, acoustic: Graph, linguistic: Graph) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Coupling, weighted quantity loss and statistics of the pooling."""
+        """Coupling, weighted quantity loss (B,) and statistics of the pooling."""
         assert self.pooling is not None
         plan, quantity = self.pooling(acoustic.nodes, acoustic.lengths, linguistic.lengths, linguistic.nodes.shape[1])
-        quantity = quantity.masked_fill(linguistic.lengths == 0, 0.0)  # nothing to count
-        self.values = quantity.detach()
-        return plan, self.config.w_quantity * quantity.mean(), {"loss_quantity": quantity.mean()}
+        nothing = (linguistic.lengths == 0) | (acoustic.lengths == 0)
+        quantity = quantity.masked_fill(nothing, 0.0)
+        return plan, self.config.w_quantity * quantity, {"loss_quantity": quantity.mean()}
 
     def residual(self, features: torch.Tensor) -> torch.Tensor:
         """Features (B, T, width) plus what the adapter's linear map says of them, mapped back."""
@@ -178,8 +195,7 @@ class GMOTLoss(torch.nn.Module):
             )
         return fused_gromov_wasserstein(
             cost,
-            acoustic.edges(config.feature_edges, config.temporal_edges, config.temporal_radius_acoustic),
-            linguistic.edges(config.feature_edges, config.temporal_edges, config.temporal_radius_linguistic),
+            *self.edges(acoustic, linguistic),
             acoustic.lengths,
             linguistic.lengths,
             acoustic_weights=acoustic.weights,
@@ -187,13 +203,20 @@ class GMOTLoss(torch.nn.Module):
             options=solver_options(config, now),
         )
 
+    def edges(self, acoustic: Graph, linguistic: Graph) -> tuple[Edges, Edges]:
+        """The edges of both graphs, weighted as the options say."""
+        config = self.config
+        return (
+            acoustic.edges(config.feature_edges, config.temporal_edges, config.temporal_radius_acoustic),
+            linguistic.edges(config.feature_edges, config.temporal_edges, config.temporal_radius_linguistic),
+        )
+
     def _centred(self, teacher: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """The teacher's features less the mean of all rows seen in training so far."""
+        """The teacher's features, zeros on padding, less the mean of all rows seen in training so far."""
         if not self.config.centre:
             return teacher
         if self.training:
-            inside = valid(lengths, teacher.shape[1])
-            total = torch.cat([(teacher * inside[..., None]).sum((0, 1)), lengths.sum()[None].float()])
+            total = torch.cat([teacher.sum((0, 1)), lengths.sum()[None].float()])
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.all_reduce(total)  # the mean is that of the global batch, as in one process
             # ESPnet skips a step that isn't finite; one such batch must not stay in the mean for good
@@ -240,7 +263,7 @@ class LayeredLoss(torch.nn.Module):
 
     @property
     def values(self) -> torch.Tensor:
-        """(B,) the sum of all transfers' distances of each utterance of the last batch."""
+        """(B,) what each utterance of the last batch added, the sum of all transfers."""
         return torch.stack([loss.values for loss in self.losses if isinstance(loss, GMOTLoss)]).sum(0)
 
     def forward(
@@ -276,23 +299,22 @@ def solver_options(config: GMOTConfig, now: Now) -> Options:
 def alignment(
     acoustic: torch.Tensor, linguistic: torch.Tensor, plan: torch.Tensor, linguistic_lengths: torch.Tensor
 ) -> torch.Tensor:
-    """ALIGN = mean_j (1 - cos(z̃_j, z_j)), z̃ = acoustic features carried to the tokens by the plan.
+    """ALIGN = mean_j (1 - cos(z̃_j, z_j)), z̃ = acoustic features carried to the tokens by the plan, of each sample.
 
     Args:
         acoustic: (B, T, D).
         linguistic: (B, U, D).
-        plan: (B, T, U) the transport plan; its columns need not have mass.
+        plan: (B, T, U) the transport plan; its columns need not have mass, but count as 1 then.
         linguistic_lengths: (B,) tokens.
 
     Returns:
-        A scalar: the mean over the tokens of each sample, then over the batch.
+        (B,) the mean over the tokens of each sample; 0 where it has none, or its plan no mass.
     """
     # The barycentric projection divides by the column sums; the cosine doesn't feel that division
     carried = plan.mT @ acoustic
     cosine = torch.nn.functional.cosine_similarity(carried / _scale(plan), linguistic, dim=-1, eps=1e-8)
-    inside = valid(linguistic_lengths, linguistic.shape[1])
-    per_sample = ((1.0 - cosine) * inside).sum(1) / linguistic_lengths.clamp(min=1)
-    return per_sample.mean()
+    inside = valid(linguistic_lengths, linguistic.shape[1]) & (plan.detach() > 0).flatten(1).any(1)[:, None]
+    return ((1.0 - cosine) * inside).sum(1) / linguistic_lengths.clamp(min=1)
 
 
 def _scale(plan: torch.Tensor) -> torch.Tensor:

@@ -42,8 +42,9 @@ class Attention(torch.nn.Module):
         keys = self.key(nodes + _positions(lengths, frames, width))
         queries = self.query(_positions(tokens, size, width))
         score = keys @ queries.mT / math.sqrt(width)
-        score = score.masked_fill(~valid(lengths, frames)[:, :, None], -torch.inf)
-        plan = score.softmax(1) * valid(tokens, size)[:, None, :]
+        heard = valid(lengths, frames)[:, :, None]
+        score = score.masked_fill(~heard, torch.finfo(score.dtype).min)  # not -inf: there may be no frame at all
+        plan = score.softmax(1) * heard * valid(tokens, size)[:, None, :]
         return plan, nodes.new_zeros(nodes.shape[0])
 
 

@@ -14,7 +14,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tap": ["encoder.3", "encoder.7", "encoder"],
         "teacher_layer": [4, 8, 12],
     },
-    # SLT 2024, arXiv 2409.02239; the prior's lambda2 is its entropic step, in units of the cost
+    # SLT 2024, arXiv 2409.02239; the prior's lambda2 is its entropic step, in units of the cost:
+    # whoever changes order_lambda2 changes epsilon with it, else the plan is no longer Su and Hua's
     "tot": {"alpha": 0.0, "method": "mirror", "prior": "order", "epsilon": 0.1, "epsilon_relative": False},
     "uot": {"alpha": 0.0, "method": "mirror", "rho_acoustic": 0.1},  # arXiv 2509.05609
     "gmot": {},  # Interspeech 2025, arXiv 2505.13079

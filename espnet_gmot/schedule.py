@@ -33,7 +33,8 @@ def at(config: GMOTConfig, time: float) -> Now:
     epsilon = config.epsilon
     if config.epsilon_start and config.epsilon_decay:
         start = config.epsilon_start
-        epsilon = start * (config.epsilon / start) ** _rise(time, config.epsilon_decay)
+        # from `start` in the first step on, where a weight has begun to rise already
+        epsilon = start * (config.epsilon / start) ** _rise(time - 1, config.epsilon_decay)
     return Now(weight, config.alpha * _rise(time, config.alpha_warmup), epsilon)
 
 

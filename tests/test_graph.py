@@ -28,3 +28,11 @@ def test_no_weight_gives_edges_of_zero() -> None:
 def test_pooling_by_one_is_the_graph_itself() -> None:
     graph = Graph(torch.randn(2, 6, 4), LENGTHS)
     assert graph.pooled(1) is graph
+
+
+def test_pooled_frames_weigh_what_theirs_did() -> None:
+    """One left over is no whole group; and all alike is what weights of one are."""
+    nodes, lengths = torch.randn(2, 6, 4), torch.tensor([5, 4])
+    graph, ones = Graph(nodes, lengths).pooled(4), Graph(nodes, lengths, torch.ones(2, 6)).pooled(4)
+    assert graph.weights.tolist() == ones.weights.tolist() == [[4.0, 1.0], [4.0, 0.0]]
+    torch.testing.assert_close(graph.nodes, ones.nodes)

@@ -28,7 +28,7 @@ def batch(pad: int = 0, fill: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("preset", ["ot", "tot", "uot", "gmot", "gmot-t", "gmot-u", "kd-att", "kd-cif"])
 def test_padding_changes_neither_value_nor_gradient(preset: str) -> None:
     losses, gradients = [], []
-    for pad, fill in ((0, 0.0), (5, 7.0)):
+    for pad, fill in ((0, 0.0), (5, 7.0), (5, torch.nan)):
         loss_module = make(preset=preset).train()
         features, teacher = batch(pad, fill)
         features.requires_grad_()
@@ -37,8 +37,9 @@ def test_padding_changes_neither_value_nor_gradient(preset: str) -> None:
         losses.append(loss.item())
         gradients.append(features.grad[:, :9])
         assert features.grad[1, 4:].abs().max() == 0
-    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
-    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-4)
+    assert losses[1:] == pytest.approx([losses[0]] * 2, abs=1e-6)
+    for other in gradients[1:]:
+        torch.testing.assert_close(gradients[0], other, atol=1e-6, rtol=1e-4)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
@@ -205,6 +206,49 @@ def test_a_teacher_of_another_width_is_refused() -> None:
     features, teacher = batch()
     with pytest.raises(UserError, match=r"teacher_width is 5, but .* 6 columns: set teacher_width: 6"):
         make()(features, LENGTHS, torch.nn.functional.pad(teacher, (0, 1)), TOKENS)
+
+
+@pytest.mark.parametrize("preset", ["ot", "tot", "uot", "gmot", "gmot-t", "gmot-u", "kd-att", "kd-cif"])
+def test_an_utterance_without_frames_counts_as_a_loss_of_zero(preset: str) -> None:
+    module = make(preset=preset, centre=False).eval()
+    features, teacher = batch()
+    both, _ = module(features.requires_grad_(), LENGTHS * torch.tensor([1, 0]), teacher, TOKENS)
+    alone, _ = module(features[:1], LENGTHS[:1], teacher[:1], TOKENS[:1])
+    torch.testing.assert_close(both, alone / 2)
+    both.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in module.parameters() if parameter.grad is not None)
+    assert features.grad.isfinite().all() and features.grad[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_frames_without_weight_take_no_part_nor_do_utterances_of_them(pool: int, dtype: torch.dtype) -> None:
+    module = make(pool=pool, centre=False).eval()
+    features, teacher = batch()
+    weights = torch.rand(2, 9, dtype=torch.float32).to(dtype) + 0.5
+    weights[0, 2:6], weights[1] = 0, 0  # a group, and all of the second utterance
+    alone, _ = module(features[:1], LENGTHS[:1], teacher[:1], TOKENS[:1], weights[:1])
+    both, _ = module(features.requires_grad_(), LENGTHS, teacher, TOKENS, weights)
+    torch.testing.assert_close(both, alone / 2)
+    assert module.values.isfinite().all() and module.values[1] == 0 < module.values[0]
+    both.backward()
+    assert features.grad.isfinite().all() and features.grad[0, :2].abs().max() > 0 == features.grad[1].abs().max()
+
+
+@pytest.mark.parametrize("preset", ["gmot", "kd-att"])
+def test_values_tell_which_utterance_is_not_finite(preset: str) -> None:
+    features, teacher = batch()
+    teacher[1, 0, 0] = torch.nan
+    module = make(preset=preset, centre=False).eval()
+    module(features, LENGTHS, teacher, TOKENS)
+    assert module.values.isfinite().tolist() == [True, False]
+
+
+def test_where_both_marginals_are_relaxed_the_mass_is_told() -> None:
+    features, teacher = batch()
+    _, stats = make(rho_acoustic=0.1, rho_linguistic=0.1)(features, LENGTHS, teacher, TOKENS)
+    assert 0.05 < stats["mass"] < 0.9
+    assert "mass" not in make(rho_acoustic=0.1)(features, LENGTHS, teacher, TOKENS)[1]
 
 
 def test_alignment_is_zero_for_a_plan_that_matches_equal_vectors() -> None:

@@ -85,7 +85,7 @@ def test_the_alignment_has_the_slope_that_the_weights_gradient_says() -> None:
 
     def align(logits: torch.Tensor) -> torch.Tensor:
         rows = torch.func.functional_call(mix, {"logits": logits}, (teacher,))
-        return alignment(features[..., :COLUMNS], rows, plan, TOKENS)
+        return alignment(features[..., :COLUMNS], rows, plan, TOKENS).mean()
 
     logits = torch.tensor([0.3, -0.4, 0.1], dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(align, logits)
@@ -98,7 +98,7 @@ def test_the_loss_passes_on_both_gradients() -> None:
     module(features, LENGTHS, teacher, TOKENS)[0].backward()
     acoustic, linguistic = Graph(module.adapter(features), LENGTHS), Graph(module.mix(teacher), TOKENS)
     result = module.transport(acoustic, linguistic)
-    parts = 2.0 * result.value.mean() + 0.5 * alignment(acoustic.nodes, linguistic.nodes, result.plan, TOKENS)
+    parts = 2.0 * result.value.mean() + 0.5 * alignment(acoustic.nodes, linguistic.nodes, result.plan, TOKENS).mean()
     torch.testing.assert_close(module.mix.logits.grad, torch.autograd.grad(parts, module.mix.logits)[0])
 
 

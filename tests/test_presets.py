@@ -72,6 +72,33 @@ def test_ot_is_the_entropic_plan_of_pot(graphs: tuple[Graph, Graph]) -> None:
         )
 
 
+@pytest.mark.parametrize("rho", [0.1, 1.0])
+def test_uot_is_the_entropic_plan_with_relaxed_frames(rho: float, graphs: tuple[Graph, Graph]) -> None:
+    """Scalings by hand: the frames' step is raised to ρ/(ρ + ε), the tokens' is exact (Chizat et al. 2018)."""
+    exact = {"outer_iterations": 200, "inner_iterations": 300, "tolerance": 1e-7, "epsilon_relative": False}
+    plan = loss_of("uot", **exact, epsilon=0.1, rho_acoustic=rho).transport(*graphs).plan
+    cost = cosine_cost(graphs[0].nodes, graphs[1].nodes).double()
+    for sample, (frames, tokens) in enumerate(zip(LENGTHS.tolist(), TOKENS.tolist(), strict=True)):
+        kernel = (-cost[sample, :frames, :tokens] / 0.1).exp() / (frames * tokens)
+        u, v = torch.ones(frames).double(), torch.ones(tokens).double()
+        for _ in range(2000):
+            u = (1 / frames / (kernel @ v)) ** (rho / (rho + 0.1))
+            v = 1 / tokens / (kernel.T @ u)
+        expected = u[:, None] * kernel * v
+        torch.testing.assert_close(plan[sample, :frames, :tokens].double(), expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"prior": "band"}, {"prior": "band", "band_width": 0.05, "band_weight": 3.0}])
+def test_a_band_draws_relaxed_frames_neither_forwards_nor_back(options: dict) -> None:
+    """Nodes that say nothing, frames at a price: tokens keep their own middles."""
+    nodes, tokens = torch.ones(1, 48, 8), torch.ones(1, 6, 8)
+    loss = loss_of("gmot", rho_acoustic=0.1, **options)
+    plan = loss.transport(Graph(nodes, torch.tensor([48])), Graph(tokens, torch.tensor([6]))).plan[0]
+    torch.testing.assert_close(plan, plan.flip(0, 1), atol=1e-6, rtol=1e-3)
+    centre = (plan * (torch.arange(48.0) + 0.5)[:, None]).sum(0) / plan.sum(0)
+    torch.testing.assert_close(centre, 8 * (torch.arange(6.0) + 0.5), atol=0.8, rtol=0)  # a tenth of a token
+
+
 def test_ot_ignores_the_edges(graphs: tuple[Graph, Graph]) -> None:
     feature, temporal = loss_of("ot"), loss_of("ot", feature_edges=0.0, temporal_edges=1.0)
     torch.testing.assert_close(feature.transport(*graphs).plan, temporal.transport(*graphs).plan)

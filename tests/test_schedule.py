@@ -21,7 +21,7 @@ def test_weights_rise_hold_and_fall() -> None:
 def test_alpha_rises_and_epsilon_shrinks_geometrically() -> None:
     config = GMOTConfig(alpha=0.8, alpha_warmup=4, epsilon=0.01, epsilon_start=1.0, epsilon_decay=2)
     assert [at(config, time).alpha for time in (1, 2, 4, 9)] == pytest.approx([0.2, 0.4, 0.8, 0.8])
-    assert [at(config, time).epsilon for time in (0, 1, 2, 9)] == pytest.approx([1.0, 0.1, 0.01, 0.01])
+    assert [at(config, time).epsilon for time in (1, 2, 3, 9)] == pytest.approx([1.0, 0.1, 0.01, 0.01])
 
 
 @pytest.mark.parametrize(("unit", "times"), [("step", [1, 2, 3, 4]), ("epoch", [1, 1, 2, 2])])

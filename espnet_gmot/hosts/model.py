@@ -157,8 +157,12 @@ class ESPnetGMOTASRModel(ESPnetASRModel):
         """(B, T) 1 - p(blank) of the CTC head, detached: how much each frame says."""
         if self.ctc is None:
             raise UserError("gmot_conf: frame_weights: 'blank' needs a CTC head, but ctc_weight is 0: use uniform")
-        with torch.no_grad():
-            return (1.0 - self.ctc.softmax(encoded)[..., self.blank_id]).clamp(min=0.0)
+        head = self.ctc.ctc_lo
+        # 1 - p loses its digits where a frame is surely silent, in half precision almost everywhere
+        with torch.no_grad(), torch.autocast(encoded.device.type, enabled=False):
+            log_probs = head(encoded.to(head.weight.dtype)).log_softmax(-1)
+            log_probs[..., self.blank_id] = -torch.inf
+            return log_probs.logsumexp(-1).exp()
 
     def _ask_teacher(
         self, text: torch.Tensor, text_lengths: torch.Tensor, device: torch.device, utterances: Sequence[str] | None

@@ -25,6 +25,7 @@ from espnet_gmot.kaldi.ark import read_matrix
 from espnet_gmot.kaldi.tables import read_table
 from espnet_gmot.kaldi.wav import read_audio, read_wav_scp, sampling_rate
 from espnet_gmot.loss import GMOTLoss
+from espnet_gmot.schedule import Now
 
 _LOG = logging.getLogger(__name__)
 _SPECIAL = ("[CLS]", "[SEP]")
@@ -47,23 +48,27 @@ class Coupled:
     linguistic: Graph
     plan: np.ndarray
 
-    def coupled_as(self, **options: Any) -> np.ndarray:
-        """The plan (T, U) of the same graphs under other options of the transport.
+    def coupled_by(self, alpha: float) -> np.ndarray:
+        """The plan (T, U) of the same graphs with another share of the edges, all else as trained."""
+        now = Now(1.0, alpha, self.loss.config.epsilon)
+        with torch.no_grad():
+            return self.loss.transport(self.acoustic, self.linguistic, now).plan[0].double().numpy()
 
-        Args:
-            options: of :class:`~espnet_gmot.config.GMOTConfig`; ``preset`` brings that preset's.
+    def coupled_as(self, preset: str) -> np.ndarray:
+        """The plan (T, U) of the same graphs as a member of the family (:data:`~espnet_gmot.presets.PRESETS`) has it.
+
+        Raises:
+            UserError: the preset doesn't transport.
         """
         keep = {"teacher_width": self.loss.config.teacher_width, "backend": self.loss.config.backend}
-        if "preset" in options:
-            preset = {k: v for k, v in PRESETS[options["preset"]].items() if k not in ("tap", "teacher_layer")}
-            config = GMOTConfig.from_dict({**keep, **preset, **options})
-        else:
-            config = replace(self.loss.config, **options)
+        options = {k: v for k, v in PRESETS[preset].items() if k not in ("tap", "teacher_layer")}
+        config = GMOTConfig.from_dict({**keep, **options, "preset": preset})
         if config.coupling != "transport":
-            raise UserError(f"preset {config.preset}: couples by a trained {config.coupling}, so no other model has it")
+            raise UserError(f"preset {preset}: couples by a trained {config.coupling}, so no other model has it")
         other = copy.copy(self.loss)
         other.config = config
-        acoustic = replace(self.acoustic, weights=None) if config.frame_weights == "uniform" else self.acoustic
+        heard = self.loss.config.frame_weights != "uniform"  # no preset weighs frames by what is heard in them
+        acoustic = replace(self.acoustic, weights=None) if heard else self.acoustic
         with torch.no_grad():
             return other.transport(acoustic, self.linguistic).plan[0].double().numpy()
 

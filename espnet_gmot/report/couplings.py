@@ -69,7 +69,7 @@ def _coupling(
         speech=seen.speech,
         rate=seen.rate,
         plan=now.plan,
-        by_alpha={alpha: now.coupled_as(alpha=alpha) for alpha in ALPHAS} if transported else {},
+        by_alpha={alpha: now.coupled_by(alpha) for alpha in ALPHAS} if transported else {},
         path=coupling_spans(now.plan, seen.tokens, seen.seconds),
         ctc=ctc,
         truth=spoken if spoken and len(spoken) == len(seen.tokens) else None,
@@ -81,10 +81,7 @@ def _coupling(
 
 def edges(coupled: "Coupled") -> tuple[np.ndarray, np.ndarray]:
     """The edge matrices (T, T) and (U, U) of both graphs, as the transfer weighs them."""
-    config = coupled.loss.config
     with torch.no_grad():
-        both = (
-            graph.edges(config.feature_edges, config.temporal_edges) for graph in (coupled.acoustic, coupled.linguistic)
-        )
+        both = coupled.loss.edges(coupled.acoustic, coupled.linguistic)
         acoustic, linguistic = (each.dense()[0].double().numpy() for each in both)
     return acoustic, linguistic

@@ -142,7 +142,7 @@ class Page:
             ]
             caption = (
                 "Intervals: other speakers (or sentences) and other seeds; p: how likely so large a difference from "
-                f"{base} is by chance alone, trainings with the same seed in pairs; unpaired: had they nothing in common."
+                f"{base} is by chance alone, trainings with the same seed in pairs; unpaired: as if they weren't."
             )
             tables.append(Table(caption, [*head, "characters", "resampled"], rows))
         return tables

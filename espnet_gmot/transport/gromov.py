@@ -27,7 +27,7 @@ _warned = False
 
 
 class _Envelope(torch.autograd.Function):
-    """Values at a fixed plan. By the envelope theorem their gradient is the partial one, the plan held still."""
+    """Values at a fixed plan; their gradient is the partial one, the plan held still."""
 
     @staticmethod
     def forward(
@@ -35,6 +35,7 @@ class _Envelope(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The values, (B,) each: value, linear, quadratic."""
         ctx.problem = problem
+        ctx.set_materialize_grads(False)  # without a gradient to the quadratic part nothing goes through the edges
         ctx.save_for_backward(solution.plan)  # so that a plan changed in place meanwhile is an error
         ctx.types = cost.dtype, [leaf.dtype for leaf in leaves]
         alpha = problem.options.alpha
@@ -43,12 +44,15 @@ class _Envelope(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_value: Tensor, by_linear: Tensor, by_quadratic: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *by: Tensor | None) -> tuple[Tensor | None, ...]:
         """Partial gradients to the cost (B, T, U) and to the leaves of both edges."""
         problem, (plan,), alpha = ctx.problem, ctx.saved_tensors, ctx.problem.options.alpha
-        by_linear = by_linear + (1.0 - alpha) * by_value
-        by_quadratic = by_quadratic + alpha * by_value
-        cost = by_linear[:, None, None] * plan if ctx.needs_input_grad[2] else None
+        by_value, by_linear, by_quadratic = by
+        by_linear = _with_share(by_linear, 1.0 - alpha, by_value)
+        by_quadratic = _with_share(by_quadratic, alpha, by_value)
+        cost = None
+        if by_linear is not None and ctx.needs_input_grad[2]:
+            cost = by_linear[:, None, None] * plan
         leaves: list[Tensor | None] = []
         with torch.autocast(plan.device.type, enabled=False):
             for edges, other, view in (
@@ -56,13 +60,22 @@ class _Envelope(torch.autograd.Function):
                 (problem.linguistic, problem.acoustic, plan.mT),
             ):
                 count, start = len(edges.tensors), 3 + len(leaves)
-                if any(ctx.needs_input_grad[start : start + count]):
-                    leaves += edges.pullback(by_quadratic, view.sum(2), view, other.apply(view.mT).mT)
-                else:
+                if not any(ctx.needs_input_grad[start : start + count]):
                     leaves += [None] * count
+                elif by_quadratic is None:
+                    leaves += [torch.zeros_like(leaf) for leaf in edges.tensors]
+                else:
+                    leaves += edges.pullback(by_quadratic, view.sum(2), view, other.apply(view.mT).mT)
         types = ctx.types
         leaves = [None if g is None else g.to(kind) for g, kind in zip(leaves, types[1], strict=True)]
         return None, None, None if cost is None else cost.to(types[0]), *leaves
+
+
+def _with_share(by_part: Tensor | None, share: float, by_value: Tensor | None) -> Tensor | None:
+    """The gradient to a part of the value: its own and its share of the value's; None where there is neither."""
+    if share == 0.0 or by_value is None:
+        return by_part
+    return share * by_value if by_part is None else by_part + share * by_value
 
 
 def fused_gromov_wasserstein(
@@ -104,8 +117,10 @@ def fused_gromov_wasserstein(
         **keywords: the same, one by one: ``alpha=0.3`` for ``options=Options(alpha=0.3)``.
 
     Returns:
-        An `FGWResult`. value, linear and quadratic carry the gradient at the fixed plan to the cost and to both edges;
-        for value without prior and penalties that is its whole gradient, by the envelope theorem.
+        An `FGWResult`. value, linear and quadratic carry the gradient at the fixed plan to the cost and to both edges.
+        By the envelope theorem that is the whole gradient of what the plan minimises: of value, by the proximal method
+        with exact marginals and no prior; else of value with the prior and the penalties, and by ``mirror`` with
+        ε·KL(γ|abᵀ) (ε in units of the cost), whose own share of the gradient value lacks.
 
     Raises:
         ValueError: an argument's type, shape or range is wrong, or edges are not symmetric; the message names it, what

@@ -34,6 +34,9 @@ def order_prior(
     the diagonal runs along the monotone plan of these marginals, and frames of no weight (silence) take no time. They
     still count in the diagonal's thickness, 1/T.
 
+    As in their formula i and j count from one: the prior's zero is where a token *ends*. Exact marginals don't feel
+    that; with relaxed ones a token's mass lies up to half a token late.
+
     Args:
         acoustic_lengths: (B,) frames T of each sample.
         linguistic_lengths: (B,) tokens U of each sample.
@@ -70,7 +73,9 @@ def diagonal_prior(
     acoustic_weights: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """A band around the diagonal: free within |i/T − j/U| ≤ width, then rising by `weight` per unit of x.
+    """A band around the diagonal: free within |x| ≤ width, then rising by `weight` per unit of x.
+
+    x = (i − ½)/T − (j − ½)/U is how far the middles of a frame and of a token are apart, as shares of the sequences.
 
     Args:
         acoustic_lengths: (B,) frames T of each sample.
@@ -79,7 +84,8 @@ def diagonal_prior(
         tokens: padded number of tokens; the longest by default.
         width: half width of the free band, as a fraction of the sequence, in [0, 1].
         weight: slope outside the band, in units of the cost.
-        acoustic_weights: (B, frames) non-negative node weights, whose mass up to i replaces i/T; all alike by default.
+        acoustic_weights: (B, frames) non-negative node weights, whose mass up to a frame's middle replaces (i − ½)/T;
+            all alike by default.
         dtype: floating type of the result.
 
     Returns:
@@ -87,7 +93,8 @@ def diagonal_prior(
     """
     if not 0.0 <= width <= 1.0:
         raise ValueError(f"width is {width}; expected a fraction in [0, 1]")
-    offset, inside, _ = _offsets(acoustic_lengths, linguistic_lengths, frames, tokens, acoustic_weights, dtype)
+    sizes = acoustic_lengths, linguistic_lengths, frames, tokens
+    offset, inside, _ = _offsets(*sizes, acoustic_weights, dtype, back=0.5)
     return weight * (offset.abs() - width).clamp(min=0.0) * inside
 
 
@@ -98,18 +105,23 @@ def _offsets(
     tokens: int | None,
     acoustic_weights: Tensor | None,
     dtype: torch.dtype,
+    back: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """i/T − j/U counted from one, the valid block and 1/T² + 1/U², each broadcastable to (B, frames, tokens)."""
+    """x, the valid block and 1/T² + 1/U², each broadcastable to (B, frames, tokens).
+
+    x = (i − back)/T − (j − back)/U, counted from one: of the ends of frames and tokens, or with ½ of their middles.
+    """
     frames = int(acoustic_lengths.max()) if frames is None else frames
     tokens = int(linguistic_lengths.max()) if tokens is None else tokens
     device = acoustic_lengths.device
     big_t = acoustic_lengths.to(dtype).clamp(min=1)[:, None, None]
     big_u = linguistic_lengths.to(dtype).clamp(min=1)[:, None, None]
     if acoustic_weights is None:  # CUDA has no deterministic cumsum: none where there is nothing to sum
-        passed = torch.arange(1, frames + 1, device=device, dtype=dtype)[None, :, None] / big_t
+        passed = (torch.arange(1, frames + 1, device=device, dtype=dtype)[None, :, None] - back) / big_t
     else:
         check_weights("acoustic_weights", acoustic_weights, acoustic_lengths, frames)
-        passed = marginals(acoustic_weights, acoustic_lengths, frames, dtype).cumsum(1)[:, :, None]
-    j = torch.arange(1, tokens + 1, device=device, dtype=dtype)[None, None, :]
+        mass = marginals(acoustic_weights, acoustic_lengths, frames, dtype)
+        passed = (mass.cumsum(1) - back * mass)[:, :, None]
+    j = torch.arange(1, tokens + 1, device=device, dtype=dtype)[None, None, :] - back
     inside = valid(acoustic_lengths, frames)[:, :, None] & valid(linguistic_lengths, tokens)[:, None, :]
     return passed - j / big_u, inside.to(dtype), big_t**-2 + big_u**-2

@@ -18,7 +18,8 @@ class Solution:
         linear: (B,) ⟨cost, plan⟩, the Wasserstein part.
         quadratic: (B,) Σ (A[i,k] − L[j,l])²·plan[i,j]·plan[k,l], the Gromov-Wasserstein part.
         marginal_error: (B,) L1 error of the balanced marginals before rounding to feasibility (after it from POT).
-        gap: (B,) duality gap of the problem linearised at the plan, ≥ 0 and 0 at a stationary plan; units of the cost.
+        gap: (B,) duality gap of the problem linearised at the plan, ≥ 0, in units of the cost: 0 at a stationary plan
+            of the proximal method; an entropic plan (``mirror``) keeps what its entropy costs.
         iterations: (B,) outer steps taken.
         converged: (B,) bool, the stopping test was met.
     """

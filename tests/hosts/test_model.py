@@ -139,7 +139,17 @@ def test_blank_weights_are_those_of_the_ctc_head(build: Callable, batch: dict) -
     torch.testing.assert_close(given["weights"], 1 - model.ctc.ctc_lo(encoded).softmax(-1)[..., 0])
     assert not given["weights"].requires_grad and 0 <= given["weights"].min() < given["weights"].max() <= 1
     with torch.no_grad():
-        model.ctc.ctc_lo.bias[0] += 100.0  # nothing but blank: rounding must not make a weight negative
+        model.ctc.ctc_lo.bias[0] += 12.0  # hardly anything but blank: 1 - p would have lost most of its digits
+    model(**batch)
+    logits = model.ctc.ctc_lo(encoded).double()
+    exact = (logits[..., 1:].logsumexp(-1) - logits.logsumexp(-1)).exp()
+    torch.testing.assert_close(given["weights"].double(), exact, rtol=1e-3, atol=0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**batch)
+    assert given["weights"].dtype == torch.float32
+    torch.testing.assert_close(given["weights"].double(), exact, rtol=0.2, atol=0.0)  # as the encoder was rounded
+    with torch.no_grad():
+        model.ctc.ctc_lo.bias[0] += 100.0  # nothing but blank
     assert model(**batch)[0].isfinite() and given["weights"].min() >= 0
 
 

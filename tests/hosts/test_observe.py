@@ -171,7 +171,7 @@ def test_another_presets_plan_has_that_presets_frame_weights() -> None:
     weights = torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0]])
     loss = GMOTLoss(GMOTConfig.from_dict({**GMOT, "preset": "gmot-t", "frame_weights": "blank"}), 12)
     coupled = Coupled("encoder", loss, Graph(frames, lengths[0], weights), Graph(tokens, lengths[1]), np.zeros((8, 3)))
-    np.testing.assert_allclose(coupled.coupled_as(alpha=0.3).sum(1), weights[0] / 3, atol=1e-4)
+    np.testing.assert_allclose(coupled.coupled_by(0.3).sum(1), weights[0] / 3, atol=1e-4)
     np.testing.assert_allclose(coupled.coupled_as(preset="gmot-t").sum(1), np.full(8, 1 / 8), atol=1e-4)
 
 

@@ -98,6 +98,51 @@ def test_envelope_equals_unrolled_autodiff_at_convergence() -> None:
                                    if got.shape[1] == got.shape[2] else want, atol=2e-4, rtol=1e-3)  # fmt: skip
 
 
+def _kl(part: Tensor, whole: Tensor) -> Tensor:
+    """Σ p·log(p/q) − p + q."""
+    return (torch.xlogy(part, part / whole) - part + whole).sum()
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.5])
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("rho", [float("inf"), 0.3])
+@pytest.mark.parametrize("method", ["proximal", "mirror"])
+def test_the_gradient_is_that_of_what_the_plan_minimises(method: str, rho: float, alpha: float, prior: float) -> None:
+    """Value, prior, penalties and by mirror the entropy, solved anew along a line; by mirror value's slope is another."""
+    case = fgw_cases.speech_like(1, (5, 5), (3, 3), width=3, dtype=torch.double)
+    options = {**EXACT, "method": method, "rho_acoustic": rho, "alpha": alpha, "epsilon_relative": False}
+    steer = prior * torch.rand(1, 5, 3, dtype=torch.double, generator=torch.Generator().manual_seed(5))
+    direction = torch.randn(case.acoustic.shape, dtype=torch.double, generator=torch.Generator().manual_seed(4))
+
+    def objectives(h: Tensor) -> tuple[Tensor, Tensor]:
+        """The value, and all that is minimised."""
+        args = cosine_cost(h, case.linguistic), cosine_edges(h), *case.dense()[2:]
+        found = fused_gromov_wasserstein(*args, prior=steer, **{**options, "outer_iterations": 3000})
+        plan, a, b = found.plan[0], torch.full((5,), 0.2).double(), torch.full((3,), 1 / 3).double()
+        more = (steer * plan).sum() + (rho * _kl(plan.sum(1), a) if rho < float("inf") else 0.0)
+        more = more + (options["epsilon"] * _kl(plan, a[:, None] * b) if method == "mirror" else 0.0)
+        return found.value.sum(), found.value.sum() + more
+
+    h = case.acoustic.clone().requires_grad_()
+    ours = (torch.autograd.grad(objectives(h)[0], h)[0] * direction).sum().item()
+    with torch.no_grad():
+        ahead, behind = (objectives(case.acoustic + step * direction) for step in (1e-4, -1e-4))
+    value, all_of_it = (((one - other) / 2e-4).item() for one, other in zip(ahead, behind, strict=True))
+    assert ours == pytest.approx(all_of_it, abs=2e-4)
+    if method == "mirror":
+        assert abs(ours - value) > 1e-3
+
+
+def test_without_a_share_of_the_edges_their_gradient_is_zero() -> None:
+    case = _case()
+    cost, a, b = (x.clone().requires_grad_() for x in case.dense()[:3])
+    result = fused_gromov_wasserstein(cost, a, b, *case.dense()[3:], **EXACT, alpha=0.0)
+    by_value = torch.autograd.grad(result.value.sum(), (cost, a, b), retain_graph=True)
+    torch.testing.assert_close(by_value[0], result.plan)
+    assert by_value[1].abs().max() == by_value[2].abs().max() == 0
+    assert torch.autograd.grad(result.quadratic.sum(), a)[0].abs().max() > 0  # its own
+
+
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 def test_backends_share_the_gradient(backend: str) -> None:
     case = fgw_cases.speech_like(4)
