@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.report import html, knowledge
+from espnet_gmot.report import html, knowledge, sounds
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.scored import Row, check_comparable, collect, token_list
 from espnet_gmot.report.tables import differences, errors, group, lines, means, render, uncertainty
@@ -114,6 +114,9 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="with --errors: what these masked language models can tell of them (folders or Hugging Face names)",
     )
+    parser.add_argument(
+        "--write_sounds", type=Path, metavar="FILE", help="with --errors --baseline: substitutions by sound"
+    )
     parser.add_argument("--write_knowledge", type=Path, metavar="FILE", help="that table, as CSV")
     parser.add_argument(
         "--blocks",
@@ -203,6 +206,10 @@ def from_experiments(args: argparse.Namespace) -> str:
         if (tokens := token_list(first)) is None:
             raise UserError(f"{first}/config.yaml: no such file; --errors reads the token list there")
         parts.append(errors(groups, tokens))
+        if args.baseline:
+            parts.append(sounds.render(heard := sounds.soundings(groups, args.baseline, args.resamples), args.baseline))
+            if args.write_sounds:
+                sounds.write_soundings(args.write_sounds, heard)
         if args.teacher:
             from espnet_gmot.report import ask  # torch: no other report needs it
 
@@ -224,6 +231,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--teacher: goes with --errors")
     if args.write_knowledge and not args.teacher:
         raise UserError("--write_knowledge: goes with --teacher MODEL")
+    if args.write_sounds and not (args.errors and args.baseline):
+        raise UserError("--write_sounds: goes with --errors --baseline NAME")
     if args.resamples < 100:
         raise UserError(f"--resamples {args.resamples}: must be at least 100")
     print(from_csv(args) if args.csv else from_experiments(args))

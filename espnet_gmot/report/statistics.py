@@ -130,19 +130,19 @@ def uncertain(
         p_value = min(1.0, 2 * float(tail + 1) / (resamples + 1))
         return Uncertain(value, math.sqrt(of_blocks), float(low), float(high), p_value, p_value)
     parts = [(of_blocks, count - 1), *of_seeds]
-    off = _off(parts, rng)
+    off = deviations(parts, rng)
     half = float(np.quantile(off, level))
     apart = [(of_blocks, count - 1), *_seed_errors(rates, paired=False)]
     p_value, unpaired = (
         float(np.sum(each >= abs(value)) + 1) / (_DRAWS + 1)
-        for each in (off, off if apart == parts else _off(apart, rng))
+        for each in (off, off if apart == parts else deviations(apart, rng))
     )
     low = value - half if other is not None else max(0.0, value - half)
     error = math.sqrt(math.fsum(variance for variance, _ in parts))
     return Uncertain(value, error, low, value + half, p_value, unpaired)
 
 
-def _off(parts: Sequence[tuple[float, int]], rng: np.random.Generator) -> np.ndarray:
+def deviations(parts: Sequence[tuple[float, int]], rng: np.random.Generator) -> np.ndarray:
     """Draws of how far a mean with these variances and degrees of freedom is off, in size."""
     return np.abs(sum(math.sqrt(variance) * rng.standard_t(freedom, _DRAWS) for variance, freedom in parts))
 

@@ -108,7 +108,7 @@ def _kl(part: Tensor, whole: Tensor) -> Tensor:
 @pytest.mark.parametrize("rho", [float("inf"), 0.3])
 @pytest.mark.parametrize("method", ["proximal", "mirror"])
 def test_the_gradient_is_that_of_what_the_plan_minimises(method: str, rho: float, alpha: float, prior: float) -> None:
-    """Value, prior, penalties and by mirror the entropy, solved anew along a line; by mirror value's slope is another."""
+    """Value, prior, penalties and by mirror the entropy, along a line, solved anew; the value of mirror has another."""
     case = fgw_cases.speech_like(1, (5, 5), (3, 3), width=3, dtype=torch.double)
     options = {**EXACT, "method": method, "rho_acoustic": rho, "alpha": alpha, "epsilon_relative": False}
     steer = prior * torch.rand(1, 5, 3, dtype=torch.double, generator=torch.Generator().manual_seed(5))
