@@ -29,6 +29,7 @@ from espnet_gmot.report.homophones import TONED
 from espnet_gmot.report.knowledge import ALL, read_knowledge
 from espnet_gmot.report.measure import Score, read_scores, systems
 from espnet_gmot.report.results import Result, read_results
+from espnet_gmot.report.sounds import read_soundings
 from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import blocks_of, probability
 from espnet_gmot.report.utterances import Counted, read_utterances
@@ -306,6 +307,28 @@ def knowledge_table(path: Path, labels: dict[str, str]) -> str:
     return markdown(["teacher", "exact homophones", *places, "all substitutions", *places], rows)
 
 
+def sounds_table(path: Path, labels: dict[str, str], parts: Sequence[str]) -> str:
+    """How much more (or less) exact homophones changed than the other substitutions.
+
+    Args:
+        path: what `report --write_sounds` wrote.
+        labels: what to call the systems, in the order of the table.
+        parts: the sets.
+    """
+    found = {(each.system, each.set): each for each in read_soundings(path)}
+    head, rows = [""], []
+    for part in parts:
+        head += [f"{part}: same sound, others, %", "ratio (95 %)", "p"]
+    for system, label in labels.items():
+        cells = [label]
+        for each in (found[system, part] for part in parts if (system, part) in found):
+            cells.append(f"{100 * each.homophones_change:+.1f}, {100 * each.others_change:+.1f}")
+            cells += [f"{each.ratio:.3f} ({each.low:.3f} to {each.high:.3f})", probability(each.p_value)]
+        if len(cells) > 1:
+            rows.append(cells)
+    return markdown(head, rows)
+
+
 def course_table(lines: dict[str, list[Moment]]) -> str:
     """Errors of token times and the mass in the true span after each epoch, one line for each system."""
     epochs = sorted({moment.epoch for moments in lines.values() for moment in moments})
@@ -392,11 +415,23 @@ def of_doses() -> Contents:
     blocks = {
         "dose": dose.table(labels),
         "dose-front": dose.front(front),
+        "dose-average": all_doses(dose),
         "dose-origin": dose.origin(),
         "dose-knowledge": knowledge_table(HERE / "dose_knowledge.csv", READ),
     }
     response = responses(dose.results)[dose.last]
     return blocks, {"dose.png": lambda path: figure(response).savefig(path, dpi=130)}
+
+
+def all_doses(dose: Experiment) -> str:
+    """All teachers together against CTC, and against CTC that was trained longer."""
+    taught = [system for system in dose.systems() if order(system) >= 0]
+    lines = [
+        f"All {len(taught)} on average, less {baseline}, on {part}: {dose.contrast(taught, [baseline], part)}."
+        for baseline in (dose.baseline, "ctc-long")
+        for part in reversed(dose.parts)
+    ]
+    return "  \n".join(lines)
 
 
 def of_the_family() -> Contents:
@@ -456,6 +491,7 @@ def of_speech() -> Contents:
         "cv-clock": speech.less(
             "clock", "clock-blank", "With frame weights, the teacher less the one without characters"
         ),
+        "cv-sounds": sounds_table(HERE / "cv_sounds.csv", SPEECH, speech.parts),
         "cv-knowledge-of-errors": knowledge_table(HERE / "cv_knowledge.csv", teachers),
         "cv-alignment": alignment_table(HERE / "cv_alignment.csv"),
         "cv-origin": speech.origin(),
@@ -466,24 +502,13 @@ def of_speech() -> Contents:
         "cv6": deep.table(DEEP),
         "cv6-front": deep.front({"ctc6": "CTC, six blocks", "clock-adapted6": "GM-OT"}),
         "cv6-origin": deep.origin(),
-        "cv6-both": both(speech, deep),
+        "cv6-sounds": sounds_table(HERE / "cv6_sounds.csv", DEEP, deep.parts),
         "mini": mini.table(MINI),
         "mini-average": mini.averaged([name for name in MINI if name != mini.baseline]),
         "mini-edges": mini.with_edges({"gmot": "ot", "gmot-t": "tot"}),
         "mini-origin": mini.origin(),
     }
     return blocks, {"cv.png": speech.picture(SPEECH)}
-
-
-def both(speech: Experiment, deep: Experiment) -> str:
-    """The form that was trained with encoders of two and of six blocks, all seeds in pairs."""
-    rows = {
-        name: speech.utterances[name, speech.last] + deep.utterances[f"{name}6", deep.last]
-        for name in ("ctc", "clock-adapted")
-    }
-    (found,) = differences(rows, "ctc", RESAMPLES)
-    told = f"{_interval(found)}, each {_each(found)}; p {_chance(found)}"
-    return f"Two and six blocks together, GM-OT less CTC, on {deep.last}: {told}."
 
 
 def of_gpus() -> Contents:
