@@ -85,7 +85,7 @@ def score_sets(layout: Layout) -> None:
 
 
 def pack(layout: Layout) -> None:
-    """Stage 14: config, parameters, statistics and results in one zip."""
+    """Stage 14: config, parameters, statistics and results in one zip, of a gmot experiment as a stock model."""
     args = layout.args
     packed = layout.asr_exp / f"{layout.asr_exp.name}_{args.inference_asr_model.rsplit('.', 1)[0]}.zip"
     command = ["asr", "--asr_train_config", f"{layout.asr_exp}/config.yaml"]
@@ -112,7 +112,9 @@ def pack(layout: Layout) -> None:
         "--outpath",
         str(packed),
     ]
-    run_one(EspnetJob("espnet2.bin.pack", tuple(command), layout.asr_exp / "pack.log"), echo=lambda line: None)
+    job = EspnetJob("espnet2.bin.pack", tuple(command), layout.asr_exp / "pack.log")
+    ours = "espnet_gmot: "  # what became of the model; all else that is printed is ESPnet's
+    run_one(job, echo=lambda line: line.removeprefix(ours) if line.startswith(ours) else None)
     print(f"packed: {packed}", flush=True)
 
 

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import disk_full
 from espnet_gmot.gpus import visible
+from espnet_gmot.hosts.entry import instead
 from espnet_gmot.kaldi.parallel import cores
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
 from espnet_gmot.orphan import end_with
@@ -341,7 +342,8 @@ def _child(job: Job, output: Connection, gpu: int | None, threads: int) -> None:
     torch.set_num_threads(threads)
     try:
         check_gpus(job.ngpu)
-        sys.modules[job.module].main(list(job.argv))
+        if not instead(job.module, job.argv):
+            sys.modules[job.module].main(list(job.argv))
     except Exception as error:
         told = error if isinstance(error, UserError) else disk_full(error)
         if told is None:
