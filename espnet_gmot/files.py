@@ -147,6 +147,17 @@ def alone(folder: Path, seconds: float = 5.0) -> Iterator[None]:
         yield
 
 
+def require_free(folder: Path, seconds: float = 5.0) -> None:
+    """Check that no process holds a folder by :func:`alone`; one that was never held is left as it is.
+
+    Raises:
+        UserError: one does, still after so many ``seconds``.
+    """
+    if (folder / ".lock").is_file():
+        with alone(folder, seconds):
+            pass
+
+
 def _locked(handle: IO[str]) -> bool:
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

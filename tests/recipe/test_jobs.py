@@ -1,6 +1,8 @@
 """How ESPnet's programs are run, by a program of our own."""
 
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,10 +10,13 @@ import pytest
 import torch
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import require_free
+from espnet_gmot.hosts import guard
 from espnet_gmot.recipe import cli, decode, lm, train
 from espnet_gmot.recipe.jobs import Job, check_gpus, run_one, run_parts
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.options import parse
+from tests.test_files import held
 
 PROGRAM = """
 import os, time
@@ -182,6 +187,23 @@ class TestStages:
         for more in ("--ngpu 0 --gpu_inference true", "--stage 12 --inference_args --ngpu=1"):
             with pytest.raises(UserError, match=r"^decoding .* torch sees none: give --gpu_inference false$"):
                 cli.require_gpus(Layout(parse([*words, *more.split()]), "run"))
+
+    @pytest.mark.parametrize("taken", ["held", "another kind"])
+    def test_a_refused_training_leaves_the_experiment_as_it_is(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch, taken: str
+    ) -> None:
+        monkeypatch.setattr(guard, "require_free", partial(require_free, seconds=0.3))
+        exp = layout.asr_exp
+        exp.mkdir(parents=True)
+        for name in ("config.yaml", "train.log", "run.sh", "checkpoint.pth"):
+            (exp / name).write_text("model: espnet\n")
+        kind = "gmot" if taken == "another kind" else "espnet"
+        job = Job("espnet2.bin.asr_train", ("--output_dir", str(exp), "--model", kind), exp / "train.log")
+        with held(exp) if taken == "held" else nullcontext():
+            there = {path.name: path.read_bytes() for path in exp.iterdir()}
+            with pytest.raises(UserError, match="another run writes here|holds a trained model: espnet"):
+                train.run_training(layout, job, exp, 11)
+            assert {path.name: path.read_bytes() for path in exp.iterdir()} == there
 
     def test_perplexity_runs_on_one(self, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
         jobs: list[Job] = []
