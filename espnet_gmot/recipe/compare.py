@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from espnet_gmot import gpus
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import write_text, writing
+from espnet_gmot.files import sha256, write_text, writing
 from espnet_gmot.recipe.compare_options import parse
 from espnet_gmot.recipe.comparison import Cell, Folder, hardware
 from espnet_gmot.recipe.news import News, log
@@ -64,13 +65,13 @@ class Comparison:
         self.environments = shares(args.jobs, args.cores, gpus.visible() if args.ngpu else [], args.ngpu)
         self.threads = int(self.environments[0]["OMP_NUM_THREADS"])
 
-    @property
+    @cached_property
     def common(self) -> str:
         """Options that all cells share, as far as they decide what is trained or how it is scored."""
         words = [self.args.asr_args]
         for name, value in sorted(zip(self.others[::2], self.others[1::2], strict=True)):
             if name.removeprefix("--") not in _RESOURCES:
-                words += [name, Path(value).read_text(encoding="utf-8") if Path(value).is_file() else value]
+                words += [name, _content(value)]
         return "\0".join(words)
 
     def unfinished(self) -> list[Cell]:
@@ -253,6 +254,16 @@ class Comparison:
             body.append((system.name, f"{len(hours)}/{len(names)}", *cells, pace, tried))
         head = ("system", "cells", *(f"CER % {name}" for name in sets), "h/cell", "tried")
         return table(head, body, range(1, len(head)))
+
+
+def _content(value: str) -> str:
+    """An option's value; of a file, what it holds, or its digest where that is no text, such as a model's parameters."""
+    if not os.path.isfile(value):  # of any words, however long: Path.is_file raises where they can't be a name
+        return value
+    try:
+        return Path(value).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return sha256(Path(value)).hex()
 
 
 def _epochs(system: System, epochs: int | None) -> System:

@@ -173,6 +173,23 @@ def test_a_failed_cell_is_named_and_tried_again(bench: Bench, monkeypatch: pytes
     assert [options["asr_tag"] for options, _ in bench.run()[2:]] == ["gmot-t_seed0"]
 
 
+def test_the_reason_is_of_this_call_not_of_an_earlier_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_FAIL", "ctc_seed0")
+    bench.refuses("no more ink", systems="ctc", seeds="0")
+    monkeypatch.setenv("FAKE_SAID", "no more paper")
+    bench.refuses("no more paper", systems="ctc", seeds="0")
+
+
+def test_options_that_name_models_or_are_long(bench: Bench) -> None:
+    model = bench.folder / "X.pth"
+    model.write_bytes(b"PK\x03\x04\xff\xfe")
+    words = {"systems": "ctc", "seeds": "0", "pretrained_model": str(model), "lm_args": "--max_epoch 1 " + "x" * 300}
+    bench.run(**words)
+    assert bench.run(**words) == []
+    model.write_bytes(b"PK\x03\x04\xff\xff")
+    bench.refuses("asr_ctc_seed0: was trained with another configuration", **words)
+
+
 def running(folder: Path, count: int, begun: int) -> set[int]:
     """Wait until so many fake trainings run that have begun so many epochs in all; their process ids."""
     for _ in range(300):

@@ -201,7 +201,7 @@ class TestStages:
         job = Job("espnet2.bin.asr_train", ("--output_dir", str(exp), "--model", kind), exp / "train.log")
         with held(exp) if taken == "held" else nullcontext():
             there = {path.name: path.read_bytes() for path in exp.iterdir()}
-            with pytest.raises(UserError, match="another run writes here|holds a trained model: espnet"):
+            with pytest.raises(UserError, match=r"another run writes here|holds a trained model: espnet"):
                 train.run_training(layout, job, exp, 11)
             assert {path.name: path.read_bytes() for path in exp.iterdir()} == there
 
