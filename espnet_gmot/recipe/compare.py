@@ -204,7 +204,8 @@ class Comparison:
             log(f"{task.name}: {task.log}")
             if failures := SideBySide(whole, [lock]).run([task], lambda *_: None, lambda: None):
                 raise UserError(f"{task.name}: {failures[task.name]}")
-        self.folder.check_data()
+        given = dict(zip(self.others[::2], self.others[1::2], strict=True))
+        self.folder.check_data(given.get("--train_set", "train"))
 
     def _score_test(self, lock: int) -> dict[str, str]:
         sets = self.folder.test_sets

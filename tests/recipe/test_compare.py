@@ -13,6 +13,7 @@ import pytest
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.recipe import compare, news
+from espnet_gmot.recipe.comparison import Folder
 from espnet_gmot.recipe.side_by_side import shares
 from espnet_gmot.recipe.systems import parse_systems
 from espnet_gmot.report.results import read_results
@@ -155,6 +156,32 @@ def test_changed_cells_and_data_are_not_mixed(bench: Bench, monkeypatch: pytest.
     bench.refuses("w: its cells were trained on other data", systems="ctc", seeds="1")
     fake_run.write(bench.work / "exp/asr_gmot-t_seed0/config.yaml", "")
     bench.refuses("asr_gmot-t_seed0: holds an experiment that no comparison began", systems="gmot-t", seeds="0")
+
+
+def test_sets_that_nobody_named_are_no_data(bench: Bench) -> None:
+    """Nor is a test set that comes later; those of the folder stay what they were."""
+    words = {"systems": "ctc", "seeds": "0"}
+    bench.run(**words)
+    fake_run.write(bench.work / "data/test2/text", "u9 你好\n")
+    assert len(bench.run(systems="ctc", seeds="0 1")) == 2
+    assert len(bench.run(systems="ctc", seeds="0 1 2", test_sets="test test2")) == 2
+    fake_run.write(bench.work / "data/train/text", "u0 今天\n")
+    bench.run("--stage", "11", systems="ctc", seeds="0 1 2 3")
+    fake_run.write(bench.work / "data/train/text", "u0 明天\n")
+    bench.refuses(r"w: its cells were trained on other data \(data/train\)", "--stage", "11", systems="ctc", seeds="4")
+
+
+def test_a_folder_of_before_is_gone_on_with(bench: Bench) -> None:
+    """Its digest was one of everything below data/."""
+    bench.run(systems="ctc", seeds="0")
+    folder = Folder(bench.work, "dev", ["test"])
+    for sets in (["*"], ["train", "dev", "test"]):
+        folder.remember(data=folder.data_digest(sets))
+        fake_run.write(bench.work / "data/test2/text", "u9 你好\n")
+        bench.run(systems="ctc", seeds=f"0 {len(sets)}")
+        assert isinstance(folder.note["data"], dict)
+    folder.remember(data="0" * 64)
+    bench.refuses("w: its cells were trained on other data", systems="ctc", seeds="9")
 
 
 def test_a_teacher_is_no_data(bench: Bench) -> None:
