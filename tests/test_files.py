@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, beside, disk_full, replacing, require_free, sweep
+from espnet_gmot.files import alone, beside, disk_full, replacing, require_free, sweep, writing
 from tests.recipe.conftest import ROOT
 
 HOLD = """
@@ -96,3 +96,27 @@ def test_a_full_disk_is_told_from_other_errors(tmp_path: Path) -> None:
     with replacing(tmp_path / "x", durable=True) as handle:
         handle.write("whole")
     assert (tmp_path / "x").read_text() == "whole"
+
+
+def test_only_what_cannot_be_written_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what can't be read, nor a program that can't be run; root's permissions allow all, so they are told here."""
+    file, allowed = tmp_path / "x", {os.R_OK, os.W_OK}
+    monkeypatch.setattr(os, "access", lambda path, mode: mode in allowed)
+
+    def refuse(path: Path) -> None:
+        with writing():
+            raise PermissionError(13, "Permission denied", str(path))
+
+    with pytest.raises(UserError, match="x: cannot be written"):
+        refuse(file)  # it is not there yet
+    file.touch()
+    with pytest.raises(PermissionError):
+        refuse(file)
+    allowed.remove(os.W_OK)
+    with pytest.raises(UserError, match="x: cannot be written"):
+        refuse(file)
+    allowed.clear()
+    with pytest.raises(UserError, match=r"x: cannot be read .*; mend its permissions"):
+        refuse(file)
+    with pytest.raises(UserError, match="x: cannot be written"), writing(file):
+        raise PermissionError(13, "Permission denied", str(file))

@@ -29,16 +29,31 @@ from espnet_gmot.recipe.train import collect_stats, train
 
 def prepare(layout: Layout) -> None:
     """Stage 1: the corpus's own local/data.sh."""
-    command = ["local/data.sh", *shlex.split(layout.args.local_data_opts)]
+    limit = {"GMOT_MAX_BAD": str(layout.args.max_bad)} if layout.args.max_bad else {}
+    run_local("local/data.sh", shlex.split(layout.args.local_data_opts), limit)
+
+
+def run_local(script: str, words: list[str], more: dict[str, str] | None = None) -> None:
+    """Run a script of the recipe's own.
+
+    Args:
+        script: such as local/data.sh.
+        words: its arguments.
+        more: what its environment has beside this process's.
+
+    Raises:
+        UserError: it can't be run, or failed.
+    """
     try:
-        limit = {"GMOT_MAX_BAD": str(layout.args.max_bad)} if layout.args.max_bad else {}
-        status = subprocess.run(command, check=False, env=os.environ | limit).returncode
+        status = subprocess.run([script, *words], check=False, env=os.environ | (more or {})).returncode
     except OSError as error:
-        raise UserError(
-            f"local/data.sh: {error.strerror}; run from a recipe's folder, such as egs2/aishell_gmot/asr1"
-        ) from error
+        if os.path.isfile(script):
+            fix = f"chmod +x {script}, and see that its first line names a program, as #!/usr/bin/env bash does"
+        else:
+            fix = "run from a recipe's folder, such as egs2/aishell_gmot/asr1"
+        raise UserError(f"{script}: {error.strerror}; {fix}") from error
     if status:
-        raise UserError(f"local/data.sh: exit status {status}; the reason is above; rerun to continue")
+        raise UserError(f"{script}: exit status {status}; the reason is above; rerun to continue")
 
 
 def perturb(layout: Layout) -> None:
@@ -78,10 +93,14 @@ def list_tokens(layout: Layout) -> None:
 
 
 def score_sets(layout: Layout) -> None:
-    """Stage 13."""
+    """Stage 13, and what the corpus's own local/score.sh adds; RESULTS.md is there whatever becomes of that."""
     sweep(layout.asr_exp)
     score.score(layout)
-    print(write_results(layout.asr_exp), flush=True)
+    try:
+        if Path("local/score.sh").is_file():
+            run_local("local/score.sh", [*shlex.split(layout.args.local_score_opts), str(layout.asr_exp)])
+    finally:
+        print(write_results(layout.asr_exp), flush=True)
 
 
 def pack(layout: Layout) -> None:

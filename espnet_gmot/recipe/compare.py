@@ -258,7 +258,7 @@ class Comparison:
 
 
 def _content(value: str) -> str:
-    """An option's value; of a file, what it holds, or its digest where that is no text, such as a model's parameters."""
+    """An option's value; of a file, what it holds, or its digest where that is no text, as of a model's parameters."""
     if not os.path.isfile(value):  # of any words, however long: Path.is_file raises where they can't be a name
         return value
     try:

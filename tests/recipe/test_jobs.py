@@ -205,6 +205,31 @@ class TestStages:
                 train.run_training(layout, job, exp, 11)
             assert {path.name: path.read_bytes() for path in exp.iterdir()} == there
 
+    @pytest.mark.parametrize(
+        ("script", "mode", "message"),
+        [
+            ("#!/bin/sh\nexit 3\n", 0o755, "local/{}.sh: exit status 3; the reason is above"),
+            ("#!/bin/sh\n", 0o644, "local/{0}.sh: Permission denied; chmod [+]x local/{0}.sh"),
+            ("#!/no/such/program\n", 0o755, "local/{}.sh: No such file or directory; chmod .* its first line"),
+            ("#!/bin/sh\n", 0o755, None),
+        ],
+    )
+    def test_the_corpus_own_scripts(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch, script: str, mode: int, message: str | None
+    ) -> None:
+        """A failure is one line, and what was scored before is in RESULTS.md."""
+        monkeypatch.setattr(cli.score, "score", lambda layout: None)
+        Path("local").mkdir()
+        for name in ("data", "score"):
+            path = Path("local", f"{name}.sh")
+            path.write_text(script)
+            path.chmod(mode)
+        layout.asr_exp.mkdir(parents=True)
+        for name, stage in (("data", cli.prepare), ("score", cli.score_sets)):
+            with pytest.raises(UserError, match=message.format(name)) if message else nullcontext():
+                stage(layout)
+        assert (layout.asr_exp / "RESULTS.md").is_file()
+
     def test_perplexity_runs_on_one(self, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
         jobs: list[Job] = []
         monkeypatch.setattr(lm, "run_one", lambda job, echo: jobs.append(job))
