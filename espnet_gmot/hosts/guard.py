@@ -20,6 +20,7 @@ from espnet_gmot.files import require_free
 STOCK, OURS, FRONTEND = "espnet", "gmot", "hf_speech"
 _TRAINING = ("espnet2.bin.asr_train", "espnet2.bin.lightning_train")
 _OTHERS = ("espnet2.bin.lm_train",)  # of these, only whether another holds the folder
+_NESTED = ("model_conf", "frontend_conf", "normalize_conf")
 _LAUNCHERS = ("espnet2.bin.launch",)
 
 
@@ -40,7 +41,7 @@ def before(module: str, words: list[str]) -> None:
         words = words[start + 1 :]
     if module not in trainings:
         return
-    args = _options(words)
+    args = options_of(words)
     if launched or not _one_of_several(words):
         _refuse_a_second(args)
     if module in _TRAINING:
@@ -50,8 +51,15 @@ def before(module: str, words: list[str]) -> None:
         _refuse_another_width(args)
 
 
-def _options(words: list[str]) -> argparse.Namespace:
-    """The few options that are looked at, from the configuration and the command line, as ESPnet merges them."""
+def options_of(words: list[str]) -> argparse.Namespace:
+    """The few options that are looked at, from the configuration and the command line, as ESPnet merges them.
+
+    Args:
+        words: those of a training, such as ``--config conf/train.yaml --model_conf gmot_conf.alpha=1``.
+
+    Raises:
+        UserError: a value that can't be read.
+    """
     from espnet2.utils.nested_dict_action import NestedDictAction
     from espnet2.utils.types import str2bool
 
@@ -62,15 +70,22 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--collect_stats", type=str2bool, default=False)
     parser.add_argument("--model", default=STOCK)
     parser.add_argument("--frontend", default="default")
-    for name in ("model_conf", "frontend_conf", "normalize_conf"):
+    for name in _NESTED:
         parser.add_argument(f"--{name}", action=NestedDictAction, default={})
     parser.add_argument("--train_data_path_and_name_and_type", action="append", default=[], type=_stream)
-    path = parser.parse_known_args(words)[0].config
+    try:
+        path = parser.parse_known_args(words)[0].config
+    except yaml.YAMLError as error:
+        raise UserError(f"{' '.join(words)}: no YAML in it: {' '.join(str(error).split())}") from error
     if path and Path(path).is_file():
         content = _read(Path(path))
         known = vars(parser.parse_args([]))
         parser.set_defaults(**{key: value for key, value in content.items() if key in known and value is not None})
-    return parser.parse_known_args(words)[0]
+    args = parser.parse_known_args(words)[0]
+    for name in _NESTED:
+        if not isinstance(getattr(args, name), dict):  # ESPnet's to complain about
+            setattr(args, name, {})
+    return args
 
 
 def _fail(message: str) -> None:

@@ -13,16 +13,17 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import alone, sweep, writing
-from espnet_gmot.marks import MARK
 from espnet_gmot.recipe import lm, options, score
-from espnet_gmot.recipe.decode import decode, decoding_processes
+from espnet_gmot.recipe.ahead import look_ahead, require_sets
+from espnet_gmot.recipe.decode import decode
 from espnet_gmot.recipe.format import check_leaks, filter_set, format_set, write_lm_text
 from espnet_gmot.recipe.jobs import Job as EspnetJob
-from espnet_gmot.recipe.jobs import check_gpus, cores, run_one
+from espnet_gmot.recipe.jobs import cores, run_one
 from espnet_gmot.recipe.lay import lay
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.results_md import write_results
 from espnet_gmot.recipe.speed import perturb_training_set
+from espnet_gmot.recipe.teacher import layers_of
 from espnet_gmot.recipe.token_list import make_token_list
 from espnet_gmot.recipe.train import collect_stats, train
 
@@ -169,9 +170,12 @@ def run(argv: list[str]) -> None:
             raise UserError("--init: give the folder to write, and nothing else")
         print(f"{argv[1]}: {', '.join(lay(Path(argv[1])))}; next: cd {shlex.quote(argv[1])} && ./run.sh --help")
         return
+    if argv[:1] == ["--layers"] and len(argv) == 4:  # run.sh asks, before its first stage
+        print(*layers_of(*argv[1:]))
+        return
     words = shlex.join(["python3", "-m", "espnet_gmot", "recipe", *argv])
     layout = Layout(options.parse(argv), f". ./path.sh && {words}" if Path("path.sh").is_file() else words)
-    require_gpus(layout)
+    look_ahead(layout)
     start = time.perf_counter()
     for number, (title, stage, folder) in STAGES.items():
         if not layout.runs(number):
@@ -181,22 +185,10 @@ def run(argv: list[str]) -> None:
         place = folder(layout)
         with nullcontext() if place is None else alone(place):
             stage(layout)
+        if number == 1:
+            require_sets(layout)
         log(f"stage {number}: done in {time.perf_counter() - begin:.1f} s")
     log(f"finished in {time.perf_counter() - start:.1f} s")
-
-
-def require_gpus(layout: Layout) -> None:
-    """Look for the GPUs before hours of other stages, not after.
-
-    Raises:
-        UserError: a training that isn't finished, or decoding, wants more than there are.
-    """
-    trainings = [folder for stage, folder in ((7, layout.lm_exp), (11, layout.asr_exp)) if layout.runs(stage)]
-    unfinished = any(not (folder / MARK).is_file() for folder in trainings)
-    if unfinished and layout.args.ngpu:
-        check_gpus(layout.args.ngpu)
-    if layout.runs(12):
-        decoding_processes(layout.args)
 
 
 def log(text: str) -> None:

@@ -20,6 +20,7 @@ from espnet_gmot.recipe.comparison import Cell, Folder, hardware
 from espnet_gmot.recipe.news import News, log
 from espnet_gmot.recipe.side_by_side import SideBySide, Task, Usage, shares
 from espnet_gmot.recipe.systems import System, check_budget, parse_systems, parse_teachers
+from espnet_gmot.recipe.teacher import check_teacher
 from espnet_gmot.report.results import Result, write_results
 from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import table
@@ -142,6 +143,8 @@ class Comparison:
         return [word for name in ("--nj", "--inference_nj") if name not in self.others for word in (name, str(count))]
 
     def _train(self, unfinished: list[Cell], lock: int) -> dict[str, str]:
+        for name in sorted({cell.system.teacher for cell in unfinished if cell.system.teacher}):
+            check_teacher(self.teachers[name])
         self._prepare(unfinished, lock)
         tasks, cells = [], {}
         for cell in unfinished:
@@ -182,6 +185,8 @@ class Comparison:
             str(self.args.stage),
             "--stop_stage",
             "10",
+            "--look_to",  # what the cells need, too
+            "13",
             "--test_sets",
             sets,
             *self._parts(self.args.cores),

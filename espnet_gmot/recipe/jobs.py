@@ -140,6 +140,29 @@ def _import(wanted: Sequence[str]) -> None:
     print(f"{time.perf_counter() - start:.0f} s", flush=True)
 
 
+def refused_words(module: str, words: Sequence[str]) -> str | None:
+    """What an ESPnet program's own parser has against options; None if it takes them. ESPnet is imported for it.
+
+    Args:
+        module: e.g. ``espnet2.bin.asr_train``; must define ``get_parser()``.
+        words: the options.
+    """
+    preload(module)
+    parser = sys.modules[module].get_parser()
+
+    def refuse(message: str) -> None:
+        raise UserError(" ".join(message.split()))
+
+    parser.error = refuse
+    try:
+        parser.parse_args(list(words))
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # actions of ESPnet's evaluate their values
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return None
+
+
 def run_parts(
     jobs: Sequence[Job],
     folders: Sequence[Path],

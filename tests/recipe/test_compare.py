@@ -33,6 +33,9 @@ class Bench:
         (folder / "recipe/run.sh").write_text(f'exec {sys.executable} {fake_run.__file__} "$@"\n')
         (folder / "c_ctc.yaml").write_text(CTC)
         (folder / "c_gmot-t.yaml").write_text(GMOT)
+        (folder / "models/e5").mkdir(parents=True)
+        for name in ("config.json", "pytorch_model.bin", "vocab.txt"):
+            (folder / "models/e5" / name).write_text("{}")
         monkeypatch.chdir(folder)
         monkeypatch.setenv("FAKE_CALLS", str(self.log))
         monkeypatch.setattr(news, "_SECONDS", 0.0)
@@ -205,6 +208,13 @@ def test_the_reason_is_of_this_call_not_of_an_earlier_one(bench: Bench, monkeypa
     bench.refuses("no more ink", systems="ctc", seeds="0")
     monkeypatch.setenv("FAKE_SAID", "no more paper")
     bench.refuses("no more paper", systems="ctc", seeds="0")
+
+
+def test_a_missing_teacher_is_named_before_the_data_are_made(bench: Bench) -> None:
+    bench.refuses("teacher './models/e6': there is no such folder", teachers="e5=./models/e6")
+    assert not bench.log.exists()
+    (data, _), *_ = bench.run(seeds="0")
+    assert (data["stop_stage"], data["look_to"]) == ("10", "13")
 
 
 def test_options_that_name_models_or_are_long(bench: Bench) -> None:

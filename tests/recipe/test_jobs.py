@@ -12,7 +12,7 @@ import torch
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import require_free
 from espnet_gmot.hosts import guard
-from espnet_gmot.recipe import cli, decode, lm, train
+from espnet_gmot.recipe import ahead, cli, decode, lm, train
 from espnet_gmot.recipe.jobs import Job, check_gpus, run_one, run_parts
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.options import parse
@@ -176,17 +176,22 @@ class TestStages:
             layout = Layout(parse([*words, *more]), "run")
             if wrong:
                 with pytest.raises(UserError, match="--ngpu 4: torch sees 1 GPUs; give --ngpu 1"):
-                    cli.require_gpus(layout)
+                    ahead.require_gpus(layout)
             else:
-                cli.require_gpus(layout)
+                ahead.require_gpus(layout)
         layout = Layout(parse(words), "run")
         layout.asr_exp.mkdir(parents=True)
         (layout.asr_exp / ".complete").touch()
-        cli.require_gpus(layout)  # trained already, elsewhere
+        ahead.require_gpus(layout)  # trained already, elsewhere
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
         for more in ("--ngpu 0 --gpu_inference true", "--stage 12 --inference_args --ngpu=1"):
             with pytest.raises(UserError, match=r"^decoding .* torch sees none: give --gpu_inference false$"):
-                cli.require_gpus(Layout(parse([*words, *more.split()]), "run"))
+                ahead.require_gpus(Layout(parse([*words, *more.split()]), "run"))
+
+    def test_gpus_of_later_calls_are_looked_for_too(self) -> None:
+        words = ["--stop_stage", "9", "--look_to", "13"]
+        with pytest.raises(UserError, match="--ngpu 4: torch sees"):
+            ahead.require_gpus(Layout(parse([*WORDS.split(), *words]), "run"))
 
     @pytest.mark.parametrize("taken", ["held", "another kind"])
     def test_a_refused_training_leaves_the_experiment_as_it_is(
