@@ -40,7 +40,8 @@ def writing(path: Path | None = None) -> Iterator[None]:
     """Turn a full disk or a place that cannot be written into a ``UserError``; other errors are defects and stay.
 
     Args:
-        path: what the message names; by default the file that the system's error names.
+        path: what the block writes, and what the message names. Without it the block may read and run files as well:
+            then the file that the system's error names, and what its permissions allow, say what went wrong.
     """
     try:
         yield
@@ -50,10 +51,26 @@ def writing(path: Path | None = None) -> Iterator[None]:
         place = path or getattr(error, "filename", None) or "output"
         if (full := disk_full(error, place)) is not None:
             raise full from error
-        denied = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-        if isinstance(error, OSError) and error.errno in denied:
-            raise UserError(f"{place}: cannot be written ({error.strerror}); choose another folder") from error
+        if isinstance(error, OSError) and (what := _denied(error, path is None)) is not None:
+            raise UserError(f"{place}: {what}") from error
         raise
+
+
+def _denied(error: OSError, guess: bool) -> str | None:
+    """What to say of a place that can't be written, or only guessed at can't be read; None for other errors."""
+    unwritable = f"cannot be written ({error.strerror}); choose another folder"
+    if error.errno in (errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return unwritable
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return None
+    if not guess or error.filename is None:
+        return unwritable
+    place = Path(os.fsdecode(error.filename))
+    if not os.path.lexists(place):  # it was to be made
+        return unwritable
+    if not os.access(place, os.R_OK):
+        return f"cannot be read ({error.strerror}); mend its permissions, or choose another"
+    return None if os.access(place, os.W_OK) else unwritable  # it can be read and written: a program without its x, say
 
 
 @contextlib.contextmanager
@@ -145,6 +162,17 @@ def alone(folder: Path, seconds: float = 5.0) -> Iterator[None]:
         handle.flush()
         sweep(folder)
         yield
+
+
+def require_free(folder: Path, seconds: float = 5.0) -> None:
+    """Check that no process holds a folder by :func:`alone`; one that was never held is left as it is.
+
+    Raises:
+        UserError: one does, still after so many ``seconds``.
+    """
+    if (folder / ".lock").is_file():
+        with alone(folder, seconds):
+            pass
 
 
 def _locked(handle: IO[str]) -> bool:

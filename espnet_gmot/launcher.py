@@ -87,8 +87,11 @@ def launch(argv: list[str]) -> None:
             raise UserError("-m needs a module, such as: python3 -m espnet_gmot -m espnet2.bin.asr_train --help")
         sys.argv = argv[1:]
         # alter_sys stays False: with True, multiprocessing finds no main module to import in spawned workers
-        if argv[1].startswith("espnet2.bin.") and _instead(argv[1], argv[2:]):
-            return
+        if argv[1].startswith("espnet2.bin."):
+            from espnet_gmot.hosts.entry import instead
+
+            if instead(argv[1], argv[2:]):
+                return
         runpy.run_module(argv[1], run_name="__main__", alter_sys=False)
         _leave_process_group()
     else:
@@ -109,22 +112,6 @@ def _leave_process_group() -> None:
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-def _instead(module: str, words: list[str]) -> bool:
-    """Look at what an ESPnet module is asked for; whether that is done here, in its place.
-
-    Raises:
-        UserError: a training would overwrite a model of another kind, or fail in its first step.
-    """
-    if module == "espnet2.bin.pack":
-        from espnet_gmot.hosts.packing import pack
-
-        return pack(words)
-    from espnet_gmot.hosts.guard import before
-
-    before(module, words)
-    return False
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,16 +1,18 @@
 """Files whole or absent, and folders for one run alone."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, beside, disk_full, replacing, sweep
+from espnet_gmot.files import alone, beside, disk_full, replacing, require_free, sweep, writing
 from tests.recipe.conftest import ROOT
 
 HOLD = """
@@ -24,17 +26,29 @@ with alone(Path(sys.argv[1])):
 """
 
 
-def test_a_folder_has_one_run_and_death_lets_go(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds a folder."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=env)
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True, env=env)
     try:
-        assert other.stdout.readline() == "held\n"
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        yield other
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_folder_has_one_run_and_death_lets_go(tmp_path: Path) -> None:
+    with held(tmp_path) as other:
         with (
             pytest.raises(UserError, match=rf"another run writes here \(process {other.pid} on ") as error,
             alone(tmp_path, seconds=0.3),
         ):
             pass
         assert "\n" not in str(error.value)
+        with pytest.raises(UserError, match="another run writes here"):
+            require_free(tmp_path, seconds=0.3)
         other.send_signal(signal.SIGKILL)
         other.wait()
         start = time.monotonic()
@@ -42,9 +56,9 @@ def test_a_folder_has_one_run_and_death_lets_go(tmp_path: Path) -> None:
             assert str(os.getpid()) in (tmp_path / ".lock").read_text()
         assert time.monotonic() - start < 2
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # what it left half-written is gone
-    finally:
-        other.kill()
-        other.wait()
+    require_free(tmp_path)
+    require_free(tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()
 
 
 def test_what_another_is_writing_stays(tmp_path: Path) -> None:
@@ -82,3 +96,27 @@ def test_a_full_disk_is_told_from_other_errors(tmp_path: Path) -> None:
     with replacing(tmp_path / "x", durable=True) as handle:
         handle.write("whole")
     assert (tmp_path / "x").read_text() == "whole"
+
+
+def test_only_what_cannot_be_written_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what can't be read, nor a program that can't be run; root's permissions allow all, so they are told here."""
+    file, allowed = tmp_path / "x", {os.R_OK, os.W_OK}
+    monkeypatch.setattr(os, "access", lambda path, mode: mode in allowed)
+
+    def refuse(path: Path) -> None:
+        with writing():
+            raise PermissionError(13, "Permission denied", str(path))
+
+    with pytest.raises(UserError, match="x: cannot be written"):
+        refuse(file)  # it is not there yet
+    file.touch()
+    with pytest.raises(PermissionError):
+        refuse(file)
+    allowed.remove(os.W_OK)
+    with pytest.raises(UserError, match="x: cannot be written"):
+        refuse(file)
+    allowed.clear()
+    with pytest.raises(UserError, match=r"x: cannot be read .*; mend its permissions"):
+        refuse(file)
+    with pytest.raises(UserError, match="x: cannot be written"), writing(file):
+        raise PermissionError(13, "Permission denied", str(file))

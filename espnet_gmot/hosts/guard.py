@@ -1,4 +1,4 @@
-"""What the launcher looks at before ESPnet's training starts, while nothing is overwritten yet.
+"""What the launcher and the engine look at before ESPnet's training starts, while nothing is overwritten yet.
 
 asr.sh names an experiment after its configuration's file, not after what that says. So a configuration that was edited
 in place leads training into the folder of a trained model: ESPnet writes its config.yaml anew, then fails to load the
@@ -7,6 +7,7 @@ old checkpoint, and the trained model no longer decodes. No ESPnet module is imp
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import numpy as np
 import yaml
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import require_free
 
 STOCK, OURS, FRONTEND = "espnet", "gmot", "hf_speech"
 _TRAINING = ("espnet2.bin.asr_train", "espnet2.bin.lightning_train")
+_OTHERS = ("espnet2.bin.lm_train",)  # of these, only whether another holds the folder
+_NESTED = ("model_conf", "frontend_conf", "normalize_conf")
 _LAUNCHERS = ("espnet2.bin.launch",)
 
 
@@ -28,39 +32,64 @@ def before(module: str, words: list[str]) -> None:
         words: its options.
 
     Raises:
-        UserError: the training would overwrite another kind of model, or fail in its first step.
+        UserError: another training holds the folder, the training would overwrite another kind of model, or it would
+            fail in its first step.
     """
-    if module in _LAUNCHERS:
-        module, start = next(((word, i) for i, word in enumerate(words) if word in _TRAINING), ("", 0))
+    trainings = (*_TRAINING, *_OTHERS)
+    if launched := module in _LAUNCHERS:
+        module, start = next(((word, i) for i, word in enumerate(words) if word in trainings), ("", 0))
         words = words[start + 1 :]
+    if module not in trainings:
+        return
+    args = options_of(words)
+    if launched or not _one_of_several(words):
+        _refuse_a_second(args)
     if module in _TRAINING:
-        args = _options(words)
         _refuse_another_kind(args)
         _refuse_absent_statistics(args)
         _refuse_other_statistics(args)
         _refuse_another_width(args)
 
 
-def _options(words: list[str]) -> argparse.Namespace:
-    """The few options that are looked at, from the configuration and the command line, as ESPnet merges them."""
+def options_of(words: list[str]) -> argparse.Namespace:
+    """The few options that are looked at, from the configuration and the command line, as ESPnet merges them.
+
+    Args:
+        words: those of a training, such as ``--config conf/train.yaml --model_conf gmot_conf.alpha=1``.
+
+    Raises:
+        UserError: a value that can't be read.
+    """
     from espnet2.utils.nested_dict_action import NestedDictAction
     from espnet2.utils.types import str2bool
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = _fail  # type: ignore[assignment, method-assign]  # errors of one line
     for name in ("config", "output_dir", "input_size"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--collect_stats", type=str2bool, default=False)
     parser.add_argument("--model", default=STOCK)
     parser.add_argument("--frontend", default="default")
-    for name in ("model_conf", "frontend_conf", "normalize_conf"):
+    for name in _NESTED:
         parser.add_argument(f"--{name}", action=NestedDictAction, default={})
     parser.add_argument("--train_data_path_and_name_and_type", action="append", default=[], type=_stream)
-    path = parser.parse_known_args(words)[0].config
+    try:
+        path = parser.parse_known_args(words)[0].config
+    except yaml.YAMLError as error:
+        raise UserError(f"{' '.join(words)}: no YAML in it: {' '.join(str(error).split())}") from error
     if path and Path(path).is_file():
         content = _read(Path(path))
         known = vars(parser.parse_args([]))
         parser.set_defaults(**{key: value for key, value in content.items() if key in known and value is not None})
-    return parser.parse_known_args(words)[0]
+    args = parser.parse_known_args(words)[0]
+    for name in _NESTED:
+        if not isinstance(getattr(args, name), dict):  # ESPnet's to complain about
+            setattr(args, name, {})
+    return args
+
+
+def _fail(message: str) -> None:
+    raise UserError(message.removeprefix("argument "))
 
 
 def _stream(word: str) -> list[str]:
@@ -74,6 +103,17 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _one_of_several(words: list[str]) -> bool:
+    """Whether this is one process of a training on several machines, whose first one may hold the folder already."""
+    return "RANK" in os.environ or any(word.startswith(("--dist_rank", "--dist_launcher")) for word in words)
+
+
+def _refuse_a_second(args: argparse.Namespace) -> None:
+    """Another training writes into the experiment's folder: ESPnet would write its config.yaml anew all the same."""
+    if args.output_dir and not args.collect_stats:
+        require_free(Path(args.output_dir))
 
 
 def _refuse_another_kind(args: argparse.Namespace) -> None:
@@ -92,7 +132,7 @@ def _refuse_another_kind(args: argparse.Namespace) -> None:
         fix = f"for a stock model out of it: python3 -m espnet_gmot export {folder} --out {folder}_stock"
     raise UserError(
         f"{folder}: holds a trained model: {kind}, whose config.yaml model: {args.model} of {args.config} would "
-        f"overwrite: give asr.sh another --asr_tag; {fix}"
+        f"overwrite: give another --asr_tag; {fix}"
     )
 
 
@@ -100,7 +140,7 @@ def _refuse_absent_statistics(args: argparse.Namespace) -> None:
     """asr.sh's stage 11 before its stage 10."""
     stats = args.normalize_conf.get("stats_file")
     if stats and not Path(stats).is_file() and not args.collect_stats:
-        raise UserError(f"{stats}: no such file: asr.sh's stage 10 makes these statistics: --stage 10")
+        raise UserError(f"{stats}: no such file: stage 10 makes these statistics: --stage 10")
 
 
 def _refuse_other_statistics(args: argparse.Namespace) -> None:
@@ -116,8 +156,8 @@ def _refuse_other_statistics(args: argparse.Namespace) -> None:
     width = speech_width(model)
     if there is not None and there != width:
         raise UserError(
-            f"{stats}: statistics of {there} columns, but frontend: {FRONTEND} of {model} gives {width}: give asr.sh "
-            "an --asr_stats_dir of its own, and stage 10"
+            f"{stats}: statistics of {there} columns, but frontend: {FRONTEND} of {model} gives {width}: give an "
+            "--asr_stats_dir of its own, and stage 10"
         )
 
 

@@ -13,32 +13,48 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import alone, sweep, writing
-from espnet_gmot.marks import MARK
 from espnet_gmot.recipe import lm, options, score
-from espnet_gmot.recipe.decode import decode, decoding_processes
+from espnet_gmot.recipe.ahead import look_ahead, require_sets
+from espnet_gmot.recipe.decode import decode
 from espnet_gmot.recipe.format import check_leaks, filter_set, format_set, write_lm_text
 from espnet_gmot.recipe.jobs import Job as EspnetJob
-from espnet_gmot.recipe.jobs import check_gpus, cores, run_one
+from espnet_gmot.recipe.jobs import cores, run_one
 from espnet_gmot.recipe.lay import lay
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.results_md import write_results
 from espnet_gmot.recipe.speed import perturb_training_set
+from espnet_gmot.recipe.teacher import layers_of
 from espnet_gmot.recipe.token_list import make_token_list
 from espnet_gmot.recipe.train import collect_stats, train
 
 
 def prepare(layout: Layout) -> None:
     """Stage 1: the corpus's own local/data.sh."""
-    command = ["local/data.sh", *shlex.split(layout.args.local_data_opts)]
+    limit = {"GMOT_MAX_BAD": str(layout.args.max_bad)} if layout.args.max_bad else {}
+    run_local("local/data.sh", shlex.split(layout.args.local_data_opts), limit)
+
+
+def run_local(script: str, words: list[str], more: dict[str, str] | None = None) -> None:
+    """Run a script of the recipe's own.
+
+    Args:
+        script: such as local/data.sh.
+        words: its arguments.
+        more: what its environment has beside this process's.
+
+    Raises:
+        UserError: it can't be run, or failed.
+    """
     try:
-        limit = {"GMOT_MAX_BAD": str(layout.args.max_bad)} if layout.args.max_bad else {}
-        status = subprocess.run(command, check=False, env=os.environ | limit).returncode
+        status = subprocess.run([script, *words], check=False, env=os.environ | (more or {})).returncode
     except OSError as error:
-        raise UserError(
-            f"local/data.sh: {error.strerror}; run from a recipe's folder, such as egs2/aishell_gmot/asr1"
-        ) from error
+        if os.path.isfile(script):
+            fix = f"chmod +x {script}, and see that its first line names a program, as #!/usr/bin/env bash does"
+        else:
+            fix = "run from a recipe's folder, such as egs2/aishell_gmot/asr1"
+        raise UserError(f"{script}: {error.strerror}; {fix}") from error
     if status:
-        raise UserError(f"local/data.sh: exit status {status}; the reason is above; rerun to continue")
+        raise UserError(f"{script}: exit status {status}; the reason is above; rerun to continue")
 
 
 def perturb(layout: Layout) -> None:
@@ -78,14 +94,18 @@ def list_tokens(layout: Layout) -> None:
 
 
 def score_sets(layout: Layout) -> None:
-    """Stage 13."""
+    """Stage 13, and what the corpus's own local/score.sh adds; RESULTS.md is there whatever becomes of that."""
     sweep(layout.asr_exp)
     score.score(layout)
-    print(write_results(layout.asr_exp), flush=True)
+    try:
+        if Path("local/score.sh").is_file():
+            run_local("local/score.sh", [*shlex.split(layout.args.local_score_opts), str(layout.asr_exp)])
+    finally:
+        print(write_results(layout.asr_exp), flush=True)
 
 
 def pack(layout: Layout) -> None:
-    """Stage 14: config, parameters, statistics and results in one zip."""
+    """Stage 14: config, parameters, statistics and results in one zip, of a gmot experiment as a stock model."""
     args = layout.args
     packed = layout.asr_exp / f"{layout.asr_exp.name}_{args.inference_asr_model.rsplit('.', 1)[0]}.zip"
     command = ["asr", "--asr_train_config", f"{layout.asr_exp}/config.yaml"]
@@ -112,7 +132,9 @@ def pack(layout: Layout) -> None:
         "--outpath",
         str(packed),
     ]
-    run_one(EspnetJob("espnet2.bin.pack", tuple(command), layout.asr_exp / "pack.log"), echo=lambda line: None)
+    job = EspnetJob("espnet2.bin.pack", tuple(command), layout.asr_exp / "pack.log")
+    ours = "espnet_gmot: "  # what became of the model; all else that is printed is ESPnet's
+    run_one(job, echo=lambda line: line.removeprefix(ours) if line.startswith(ours) else None)
     print(f"packed: {packed}", flush=True)
 
 
@@ -148,9 +170,12 @@ def run(argv: list[str]) -> None:
             raise UserError("--init: give the folder to write, and nothing else")
         print(f"{argv[1]}: {', '.join(lay(Path(argv[1])))}; next: cd {shlex.quote(argv[1])} && ./run.sh --help")
         return
+    if argv[:1] == ["--layers"] and len(argv) == 4:  # run.sh asks, before its first stage
+        print(*layers_of(*argv[1:]))
+        return
     words = shlex.join(["python3", "-m", "espnet_gmot", "recipe", *argv])
     layout = Layout(options.parse(argv), f". ./path.sh && {words}" if Path("path.sh").is_file() else words)
-    require_gpus(layout)
+    look_ahead(layout)
     start = time.perf_counter()
     for number, (title, stage, folder) in STAGES.items():
         if not layout.runs(number):
@@ -160,22 +185,10 @@ def run(argv: list[str]) -> None:
         place = folder(layout)
         with nullcontext() if place is None else alone(place):
             stage(layout)
+        if number == 1:
+            require_sets(layout)
         log(f"stage {number}: done in {time.perf_counter() - begin:.1f} s")
     log(f"finished in {time.perf_counter() - start:.1f} s")
-
-
-def require_gpus(layout: Layout) -> None:
-    """Look for the GPUs before hours of other stages, not after.
-
-    Raises:
-        UserError: a training that isn't finished, or decoding, wants more than there are.
-    """
-    trainings = [folder for stage, folder in ((7, layout.lm_exp), (11, layout.asr_exp)) if layout.runs(stage)]
-    unfinished = any(not (folder / MARK).is_file() for folder in trainings)
-    if unfinished and layout.args.ngpu:
-        check_gpus(layout.args.ngpu)
-    if layout.runs(12):
-        decoding_processes(layout.args)
 
 
 def log(text: str) -> None:

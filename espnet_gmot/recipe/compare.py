@@ -9,16 +9,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from espnet_gmot import gpus
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import write_text, writing
+from espnet_gmot.files import sha256, write_text, writing
 from espnet_gmot.recipe.compare_options import parse
 from espnet_gmot.recipe.comparison import Cell, Folder, hardware
 from espnet_gmot.recipe.news import News, log
 from espnet_gmot.recipe.side_by_side import SideBySide, Task, Usage, shares
 from espnet_gmot.recipe.systems import System, check_budget, parse_systems, parse_teachers
+from espnet_gmot.recipe.teacher import check_teacher
 from espnet_gmot.report.results import Result, write_results
 from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import table
@@ -64,13 +66,13 @@ class Comparison:
         self.environments = shares(args.jobs, args.cores, gpus.visible() if args.ngpu else [], args.ngpu)
         self.threads = int(self.environments[0]["OMP_NUM_THREADS"])
 
-    @property
+    @cached_property
     def common(self) -> str:
         """Options that all cells share, as far as they decide what is trained or how it is scored."""
         words = [self.args.asr_args]
         for name, value in sorted(zip(self.others[::2], self.others[1::2], strict=True)):
             if name.removeprefix("--") not in _RESOURCES:
-                words += [name, Path(value).read_text(encoding="utf-8") if Path(value).is_file() else value]
+                words += [name, _content(value)]
         return "\0".join(words)
 
     def unfinished(self) -> list[Cell]:
@@ -141,6 +143,8 @@ class Comparison:
         return [word for name in ("--nj", "--inference_nj") if name not in self.others for word in (name, str(count))]
 
     def _train(self, unfinished: list[Cell], lock: int) -> dict[str, str]:
+        for name in sorted({cell.system.teacher for cell in unfinished if cell.system.teacher}):
+            check_teacher(self.teachers[name])
         self._prepare(unfinished, lock)
         tasks, cells = [], {}
         for cell in unfinished:
@@ -181,6 +185,8 @@ class Comparison:
             str(self.args.stage),
             "--stop_stage",
             "10",
+            "--look_to",  # what the cells need, too
+            "13",
             "--test_sets",
             sets,
             *self._parts(self.args.cores),
@@ -203,7 +209,8 @@ class Comparison:
             log(f"{task.name}: {task.log}")
             if failures := SideBySide(whole, [lock]).run([task], lambda *_: None, lambda: None):
                 raise UserError(f"{task.name}: {failures[task.name]}")
-        self.folder.check_data()
+        given = dict(zip(self.others[::2], self.others[1::2], strict=True))
+        self.folder.check_data(given.get("--train_set", "train"))
 
     def _score_test(self, lock: int) -> dict[str, str]:
         sets = self.folder.test_sets
@@ -253,6 +260,16 @@ class Comparison:
             body.append((system.name, f"{len(hours)}/{len(names)}", *cells, pace, tried))
         head = ("system", "cells", *(f"CER % {name}" for name in sets), "h/cell", "tried")
         return table(head, body, range(1, len(head)))
+
+
+def _content(value: str) -> str:
+    """An option's value; of a file, what it holds, or its digest where that is no text, as of a model's parameters."""
+    if not os.path.isfile(value):  # of any words, however long: Path.is_file raises where they can't be a name
+        return value
+    try:
+        return Path(value).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return sha256(Path(value)).hex()
 
 
 def _epochs(system: System, epochs: int | None) -> System:

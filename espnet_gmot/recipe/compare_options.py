@@ -18,6 +18,7 @@ _OURS: tuple[str, ...] = (
     "asr_stats_dir",
     "expdir",
     "stop_stage",
+    "look_to",
     "skip_train",
     "skip_eval",
     "inference_tag",

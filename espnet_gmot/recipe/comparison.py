@@ -183,30 +183,50 @@ class Folder:
                 )  # fmt: skip
         return found
 
-    def data_digest(self) -> str:
+    def data_digest(self, sets: Sequence[str] = ("*",)) -> str:
         """Digest of the data: transcripts, and every utterance's number of frames, columns and tokens.
 
         What a teacher makes of the transcripts is no data: its stream is in the statistics only where the systems of a
         call all have one.
-        """
-        shapes = (path for path in self.path.glob("exp/asr_stats_*/*/*_shape*") if path.name != "teacher_shape")
-        files = sorted([*self.path.glob("data/*/text"), *shapes])
-        lines = [line for path in files for line in (path.name, *sorted(path.read_text(encoding="utf-8").splitlines()))]
-        return digest_of(lines)
 
-    def check_data(self) -> None:
+        Args:
+            sets: folders of data/ whose transcripts count; all of them by default.
+        """
+        return _digest([path for name in sets for path in self.path.glob(f"data/{name}/text")] + self._shapes())
+
+    def _shapes(self) -> list[Path]:
+        found = self.path.glob("exp/asr_stats_*/*/*_shape*")
+        return [path for path in found if path.name != "teacher_shape"]
+
+    def check_data(self, train_set: str = "train") -> None:
         """Note which data this is about, and that it stays so.
+
+        Each set has a digest of its own: sets that no call has named, and those that this one doesn't, don't count.
+
+        Args:
+            train_set: the training set's name, without the suffix of speed perturbation.
 
         Raises:
             UserError: cells were trained on other data.
         """
-        there, before = self.data_digest(), self.note.get("data")
-        if before not in (None, there) and self.notes():
+        names = dict.fromkeys([train_set, f"{train_set}_sp", self.valid_set, *self.test_sets])
+        texts = {name: self.path / "data" / name / "text" for name in names}
+        there = {f"data/{name}": _digest([path]) for name, path in texts.items() if path.is_file()}
+        there["statistics"] = _digest(self._shapes())
+        before = self.note.get("data") or {}
+        if isinstance(
+            before, str
+        ):  # of all transcripts, as folders have it that were begun before each set had its own
+            same = before in (self.data_digest(), self.data_digest(list(names)))
+            before, other = {}, [] if same else ["transcripts or features"]
+        else:
+            other = [name for name in there if before.get(name, there[name]) != there[name]]
+        if other and self.notes():
             raise UserError(
-                f"{self.path}: its cells were trained on other data (transcripts or features) than are there now; "
+                f"{self.path}: its cells were trained on other data ({', '.join(other)}) than are there now; "
                 "use another --workdir"
             )
-        self.remember(data=there)
+        self.remember(data={**before, **there})
 
     def check_test_unseen(self) -> None:
         """Check that no test set was scored before its time.
@@ -259,6 +279,14 @@ class Folder:
                 f"--final: the test set was scored on {self.final['date']} without {new[0]}; --after_final scores it "
                 "still, and marks it so"
             )
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Digest of the lines of tables, whatever their order."""
+    lines = [
+        line for path in sorted(files) for line in (path.name, *sorted(path.read_text(encoding="utf-8").splitlines()))
+    ]
+    return digest_of(lines)
 
 
 def _latest(exp: Path, name: str) -> str:

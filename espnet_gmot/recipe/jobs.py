@@ -29,6 +29,7 @@ from tqdm import tqdm
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import disk_full
 from espnet_gmot.gpus import visible
+from espnet_gmot.hosts.entry import instead
 from espnet_gmot.kaldi.parallel import cores
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
 from espnet_gmot.orphan import end_with
@@ -137,6 +138,29 @@ def _import(wanted: Sequence[str]) -> None:
         for module in wanted:
             importlib.import_module(module)
     print(f"{time.perf_counter() - start:.0f} s", flush=True)
+
+
+def refused_words(module: str, words: Sequence[str]) -> str | None:
+    """What an ESPnet program's own parser has against options; None if it takes them. ESPnet is imported for it.
+
+    Args:
+        module: e.g. ``espnet2.bin.asr_train``; must define ``get_parser()``.
+        words: the options.
+    """
+    preload(module)
+    parser = sys.modules[module].get_parser()
+
+    def refuse(message: str) -> None:
+        raise UserError(" ".join(message.split()))
+
+    parser.error = refuse
+    try:
+        parser.parse_args(list(words))
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # actions of ESPnet's evaluate their values
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return None
 
 
 def run_parts(
@@ -341,7 +365,8 @@ def _child(job: Job, output: Connection, gpu: int | None, threads: int) -> None:
     torch.set_num_threads(threads)
     try:
         check_gpus(job.ngpu)
-        sys.modules[job.module].main(list(job.argv))
+        if not instead(job.module, job.argv):
+            sys.modules[job.module].main(list(job.argv))
     except Exception as error:
         told = error if isinstance(error, UserError) else disk_full(error)
         if told is None:

@@ -121,6 +121,11 @@ class Layout:
         """Whether the options ask for this stage."""
         return self.args.stage <= stage <= self.args.stop_stage and stage not in self.skipped
 
+    def wants(self, stage: int) -> bool:
+        """Whether this stage is to run now or, as ``--look_to`` says, in a later call."""
+        last = max(self.args.stop_stage, self.args.look_to)
+        return self.args.stage <= stage <= last and stage not in self.skipped
+
     def formatted(self, name: str) -> Path:
         """Folder that stage 3 writes for a set: training and validation sets go to ``org``."""
         return self.dump / "org" / name if name in (self.train_set, self.valid_set) else self.dump / name

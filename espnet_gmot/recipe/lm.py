@@ -62,13 +62,12 @@ def train(layout: Layout) -> None:
     """Stage 7."""
     args, stats = layout.args, layout.lm_stats
     require_same_tokens(layout.lm_exp, layout.token_list)
-    write_resume_script(layout, layout.lm_exp, 7)
     options = [*common_options(layout), *_data(layout), "--fold_length", str(args.lm_fold_length), "--resume", "true"]
     for split in ("train", "valid"):
         options += [f"--{split}_shape_file", f"{stats}/{split}/text_shape.{args.token_type}"]
     options += ["--output_dir", str(layout.lm_exp), *shlex.split(args.lm_args)]
     options += ["--ngpu", str(args.ngpu), "--multiprocessing_distributed", "true"]
-    run_training(Job(TRAIN, tuple(options), layout.lm_exp / "train.log"), layout.lm_exp)
+    run_training(layout, Job(TRAIN, tuple(options), layout.lm_exp / "train.log"), layout.lm_exp, 7)
 
 
 def perplexity(layout: Layout) -> float:

@@ -13,6 +13,7 @@ from espnet_gmot.words import refuse_dashes, split_words
 _OPTIONS: tuple[tuple[str, str | int | bool, str], ...] = (
     ("stage", 1, "first stage to run"),
     ("stop_stage", 10000, "last stage to run"),
+    ("look_to", 0, "look before the first stage at what the stages to this one need; run.sh sets it"),
     ("skip_stages", "", "stages to leave out, separated by spaces"),
     ("skip_data_prep", False, "leave out stages 1-5"),
     ("skip_train", False, "leave out stages 2 and 4-11"),

@@ -43,8 +43,6 @@ def score(layout: Layout) -> None:
             for folder, text in zip(folders, texts, strict=True):
                 lines = [line for line in text.splitlines() if "SPKR" in line or "Avg" in line][:2]
                 print(f"{folder}/result.txt", *lines, sep="\n", flush=True)
-    if Path("local/score.sh").is_file():
-        subprocess.run(["local/score.sh", *shlex.split(layout.args.local_score_opts), str(layout.asr_exp)], check=True)
 
 
 def write_trn(layout: Layout, unit: str, data: Path, decoded: Path, folder: Path) -> None:

@@ -72,6 +72,7 @@ class SideBySide:
     def __init__(self, environments: Sequence[dict[str, str]], keep: Sequence[int] = ()) -> None:
         self._environments, self._keep = list(environments), tuple(keep)
         self._running: dict[int, tuple[Task, int, subprocess.Popen]] = {}
+        self._begun: dict[str, int] = {}  # length of a task's log when it started: what stands before is older
 
     def run(
         self,
@@ -107,7 +108,7 @@ class SideBySide:
                     process.returncode = os.waitstatus_to_exitcode(status)
                     free.append(slot)
                     if process.returncode:
-                        failures[task.name] = _reason(task.log, process.returncode)
+                        failures[task.name] = _reason(task.log, process.returncode, self._begun[task.name])
                     else:
                         try:  # ru_maxrss counts KiB
                             done(task, Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9))
@@ -121,6 +122,7 @@ class SideBySide:
     def _start(self, task: Task, slot: int) -> None:
         task.log.parent.mkdir(parents=True, exist_ok=True)
         with task.log.open("ab") as log:
+            self._begun[task.name] = log.seek(0, os.SEEK_END)
             process = subprocess.Popen(
                 task.command,
                 stdin=subprocess.DEVNULL,
@@ -147,9 +149,12 @@ class SideBySide:
         self._running.clear()
 
 
-def _reason(log: Path, status: int) -> str:
-    """The last error in a log, or its last line."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+def _reason(log: Path, status: int, begin: int) -> str:
+    """The first error at the end of a log, or its last line; nothing before byte ``begin`` counts."""
+    with log.open("rb") as handle:
+        handle.seek(begin)
+        text = handle.read().decode("utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines[-50:] if re.search(r"\berror: ", line)]
     how = f"killed by signal {-status}" if status < 0 else f"status {status}"
     what = re.sub(r"^.*?error: ", "", told[0]) if told else (lines or ["it printed nothing"])[-1]

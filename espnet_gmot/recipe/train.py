@@ -7,6 +7,7 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import install, read_mapping, write_text
+from espnet_gmot.hosts.guard import before
 from espnet_gmot.kaldi.tables import count_lines, split_table
 from espnet_gmot.kaldi.wav import sampling_rate
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
@@ -157,30 +158,41 @@ def train(layout: Layout) -> None:
     """Stage 11: train, or continue an interrupted training; a finished one is left alone."""
     require_same_tokens(layout.asr_exp, layout.token_list)
     check_streams(layout)
-    write_resume_script(layout, layout.asr_exp, 11)
     options = tuple(training_options(layout))
-    run_training(Job(TRAIN, options, layout.asr_exp / "train.log"), layout.asr_exp)
+    run_training(layout, Job(TRAIN, options, layout.asr_exp / "train.log"), layout.asr_exp, 11)
 
 
-def run_training(job: Job, directory: Path) -> None:
-    """Run a training program that resumes by itself, unless ``directory`` is marked as finished by the same command."""
+def run_training(layout: Layout, job: Job, directory: Path, stage: int) -> None:
+    """Run a training program that resumes by itself, unless ``directory`` is marked as finished by the same command.
+
+    Args:
+        layout: the recipe.
+        job: the training.
+        directory: its folder, which is left as it is where the training is refused.
+        stage: its number, for the script that continues it.
+
+    Raises:
+        UserError: another run trains there, what is there is a model of another kind, or the training failed.
+    """
     mark = job.fingerprint()
     if is_complete(directory, mark):
         old, now = made_by(directory), versions()
         by = "" if old == now else f" by {old}, and kept although {now} is installed: delete the folder to train anew"
         print(f"{directory}: trained already{by or f' (delete {directory}/.complete to train on)'}", flush=True)
         return
+    before(job.module, list(job.argv))
+    write_resume_script(layout, directory, stage)
     print(f"log: {job.log}", flush=True)
     config = directory / "config.yaml"
-    before = config.read_text(encoding="utf-8") if config.is_file() else None
+    begun = config.read_text(encoding="utf-8") if config.is_file() else None
     try:
         run_one(job, echo=TrainingEcho())
     except UserError as error:
         if (directory / "checkpoint.pth").is_file() and re.search(
             r"size mismatch for|key\(s\) in state_dict", str(error)
         ):
-            if before is not None:  # ESPnet writes the new configuration before it tries the old checkpoint
-                write_text(config, before)
+            if begun is not None:  # ESPnet writes the new configuration before it tries the old checkpoint
+                write_text(config, begun)
             raise UserError(
                 f"{directory}: its checkpoint doesn't fit the configuration given now, it was begun with another; "
                 f"give another --asr_tag (or --lm_tag), or delete it (ESPnet's own words: {job.log})"

@@ -1,6 +1,7 @@
 """What the launcher refuses before ESPnet's training overwrites or fails."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import yaml
 
 from espnet_gmot import launcher
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import require_free
+from espnet_gmot.hosts import guard
 from espnet_gmot.hosts.guard import before
+from tests.test_files import held
 
 TRAIN = "espnet2.bin.asr_train"
 
@@ -52,6 +56,26 @@ def test_a_trained_model_of_another_kind_stays(there: dict, here: dict, advice: 
     assert Path("exp/asr/config.yaml").read_bytes() == old
 
 
+def test_a_second_training_is_refused_before_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "require_free", partial(require_free, seconds=0.3))
+    folder = Path("exp/asr")
+    folder.mkdir(parents=True)
+    words = ["--output_dir", str(folder)]
+    with held(folder):
+        for module in (TRAIN, "espnet2.bin.lm_train"):
+            for name, before_it in ((module, []), ("espnet2.bin.launch", ["--cmd", "run.pl", "--", "-m", module])):
+                with pytest.raises(UserError, match=r"exp/asr: another run writes here"):
+                    before(name, [*before_it, *words])
+        before(TRAIN, [*words, "--collect_stats", "true"])
+        before(TRAIN, [*words, "--dist_rank", "1"])  # its own first process may have begun
+    before(TRAIN, words)
+
+
+def test_options_that_nobody_can_read_are_one_line() -> None:
+    with pytest.raises(UserError, match="--collect_stats"):
+        before(TRAIN, ["--collect_stats", "maybe"])
+
+
 def test_training_before_the_statistics_is_sent_to_stage_10() -> None:
     words = ["--config", write("conf/train.yaml", model="gmot"), "--output_dir", "exp/asr"]
     stats = ["--normalize", "global_mvn", "--normalize_conf", "stats_file=exp/stats/train/feats_stats.npz"]
@@ -79,9 +103,7 @@ def test_statistics_of_another_frontend_are_named(shared_whisper: Path) -> None:
         np.savez(f"stats{width}.npz", count=1, sum=np.zeros(width), sum_square=np.ones(width))
     before(TRAIN, [*words, "--normalize_conf", "stats_file=stats512.npz"])
     before(TRAIN, ["--normalize_conf", "stats_file=stats80.npz"])
-    with pytest.raises(
-        UserError, match=r"stats80.npz: statistics of 80 columns.* gives 512: give asr.sh an --asr_stat"
-    ):
+    with pytest.raises(UserError, match=r"stats80.npz: statistics of 80 columns.* gives 512: give an --asr_stat"):
         before(TRAIN, [*words, "--normalize_conf", "stats_file=stats80.npz"])
 
 

@@ -109,6 +109,7 @@ CASES = [
         "name": "gmot_resumed",
         "argv": common(stage="11", stop_stage="11", asr_tag="gmot", asr_args=f"{GMOT} --max_epoch 2"),
     },
+    {"name": "gmot_packed", "argv": common(stage="14", asr_tag="gmot", skip_packing="false")},
     {"name": "word", "argv": common(stage="5", stop_stage="5", token_type="word")},
     {"name": "other_tokens", "argv": common(stage="11", token_type="word")},
     {"name": "other_config", "argv": common(stage="11", asr_args="--max_epoch 3 --encoder_conf linear_units=24")},

@@ -1,7 +1,7 @@
 """Stands in for run.sh in the tests of `compare`: the folders and logs of its stages, without any training.
 
 Environment: FAKE_CALLS, a file that gets a line for each call; FAKE_EPOCH, seconds of an epoch; FAKE_FAIL, the asr_tag
-of a cell that fails.
+of a cell that fails; FAKE_SAID, what it says then.
 """
 
 import datetime
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
         given = re.search(r"max_epoch:? (\d+)", options["asr_args"] + Path(options["asr_config"]).read_text("utf-8"))
         train(exp, int(given[1]))
     if os.environ.get("FAKE_FAIL") == options["asr_tag"] and last > 10:
-        sys.exit("run.sh: error: no more ink\nand then some")
+        sys.exit(f"run.sh: error: {os.environ.get('FAKE_SAID', 'no more ink')}\nand then some")
     if last >= 13:
         for name in options["test_sets"].split():
             folder = "org/" * (name == options["valid_set"]) + name

@@ -13,6 +13,7 @@ import pytest
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.recipe import compare, news
+from espnet_gmot.recipe.comparison import Folder
 from espnet_gmot.recipe.side_by_side import shares
 from espnet_gmot.recipe.systems import parse_systems
 from espnet_gmot.report.results import read_results
@@ -32,6 +33,9 @@ class Bench:
         (folder / "recipe/run.sh").write_text(f'exec {sys.executable} {fake_run.__file__} "$@"\n')
         (folder / "c_ctc.yaml").write_text(CTC)
         (folder / "c_gmot-t.yaml").write_text(GMOT)
+        (folder / "models/e5").mkdir(parents=True)
+        for name in ("config.json", "pytorch_model.bin", "vocab.txt"):
+            (folder / "models/e5" / name).write_text("{}")
         monkeypatch.chdir(folder)
         monkeypatch.setenv("FAKE_CALLS", str(self.log))
         monkeypatch.setattr(news, "_SECONDS", 0.0)
@@ -157,6 +161,32 @@ def test_changed_cells_and_data_are_not_mixed(bench: Bench, monkeypatch: pytest.
     bench.refuses("asr_gmot-t_seed0: holds an experiment that no comparison began", systems="gmot-t", seeds="0")
 
 
+def test_sets_that_nobody_named_are_no_data(bench: Bench) -> None:
+    """Nor is a test set that comes later; those of the folder stay what they were."""
+    words = {"systems": "ctc", "seeds": "0"}
+    bench.run(**words)
+    fake_run.write(bench.work / "data/test2/text", "u9 你好\n")
+    assert len(bench.run(systems="ctc", seeds="0 1")) == 2
+    assert len(bench.run(systems="ctc", seeds="0 1 2", test_sets="test test2")) == 2
+    fake_run.write(bench.work / "data/train/text", "u0 今天\n")
+    bench.run("--stage", "11", systems="ctc", seeds="0 1 2 3")
+    fake_run.write(bench.work / "data/train/text", "u0 明天\n")
+    bench.refuses(r"w: its cells were trained on other data \(data/train\)", "--stage", "11", systems="ctc", seeds="4")
+
+
+def test_a_folder_of_before_is_gone_on_with(bench: Bench) -> None:
+    """Its digest was one of everything below data/."""
+    bench.run(systems="ctc", seeds="0")
+    folder = Folder(bench.work, "dev", ["test"])
+    for sets in (["*"], ["train", "dev", "test"]):
+        folder.remember(data=folder.data_digest(sets))
+        fake_run.write(bench.work / "data/test2/text", "u9 你好\n")
+        bench.run(systems="ctc", seeds=f"0 {len(sets)}")
+        assert isinstance(folder.note["data"], dict)
+    folder.remember(data="0" * 64)
+    bench.refuses("w: its cells were trained on other data", systems="ctc", seeds="9")
+
+
 def test_a_teacher_is_no_data(bench: Bench) -> None:
     bench.run(systems="ctc", seeds="0")
     # without a system that has no teacher, stage 10 sees the teacher's stream too
@@ -171,6 +201,30 @@ def test_a_failed_cell_is_named_and_tried_again(bench: Bench, monkeypatch: pytes
     assert len(read_results(bench.work / "results.csv")) == 3
     monkeypatch.delenv("FAKE_FAIL")
     assert [options["asr_tag"] for options, _ in bench.run()[2:]] == ["gmot-t_seed0"]
+
+
+def test_the_reason_is_of_this_call_not_of_an_earlier_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_FAIL", "ctc_seed0")
+    bench.refuses("no more ink", systems="ctc", seeds="0")
+    monkeypatch.setenv("FAKE_SAID", "no more paper")
+    bench.refuses("no more paper", systems="ctc", seeds="0")
+
+
+def test_a_missing_teacher_is_named_before_the_data_are_made(bench: Bench) -> None:
+    bench.refuses("teacher './models/e6': there is no such folder", teachers="e5=./models/e6")
+    assert not bench.log.exists()
+    (data, _), *_ = bench.run(seeds="0")
+    assert (data["stop_stage"], data["look_to"]) == ("10", "13")
+
+
+def test_options_that_name_models_or_are_long(bench: Bench) -> None:
+    model = bench.folder / "X.pth"
+    model.write_bytes(b"PK\x03\x04\xff\xfe")
+    words = {"systems": "ctc", "seeds": "0", "pretrained_model": str(model), "lm_args": "--max_epoch 1 " + "x" * 300}
+    bench.run(**words)
+    assert bench.run(**words) == []
+    model.write_bytes(b"PK\x03\x04\xff\xff")
+    bench.refuses("asr_ctc_seed0: was trained with another configuration", **words)
 
 
 def running(folder: Path, count: int, begun: int) -> set[int]:

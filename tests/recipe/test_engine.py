@@ -1,5 +1,6 @@
 """The Python engine from data preparation to packing: asr.sh's names, results, reruns and errors."""
 
+import io
 import re
 import zipfile
 from pathlib import Path
@@ -115,6 +116,16 @@ def test_packed_model(experiment: Experiment) -> None:
     names = zipfile.ZipFile(packed).namelist()
     assert "meta.yaml" in names
     assert f"{EXP}/config.yaml" in names and f"{STATS}/train/feats_stats.npz" in names
+
+
+def test_a_gmot_experiment_is_packed_as_a_stock_model(experiment: Experiment) -> None:
+    """Who gets the zip has ESPnet, not the plugin."""
+    assert "packed as model: espnet" in experiment.output("gmot_packed")
+    packed = zipfile.ZipFile(experiment.folder / "exp/asr_gmot/asr_gmot_valid.cer_ctc.best.zip")
+    config = yaml.safe_load(packed.read("exp/asr_gmot/config.yaml"))
+    assert config.get("model") in (None, "espnet") and "gmot_conf" not in config["model_conf"]
+    with packed.open("exp/asr_gmot/valid.cer_ctc.best.pth") as file:
+        assert not [name for name in torch.load(io.BytesIO(file.read())) if name.startswith("gmot.")]
 
 
 def test_rerun_does_nothing_twice(experiment: Experiment) -> None:

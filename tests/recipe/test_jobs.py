@@ -1,6 +1,8 @@
 """How ESPnet's programs are run, by a program of our own."""
 
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,10 +10,13 @@ import pytest
 import torch
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.recipe import cli, decode, lm, train
+from espnet_gmot.files import require_free
+from espnet_gmot.hosts import guard
+from espnet_gmot.recipe import ahead, cli, decode, lm, train
 from espnet_gmot.recipe.jobs import Job, check_gpus, run_one, run_parts
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.options import parse
+from tests.test_files import held
 
 PROGRAM = """
 import os, time
@@ -171,17 +176,64 @@ class TestStages:
             layout = Layout(parse([*words, *more]), "run")
             if wrong:
                 with pytest.raises(UserError, match="--ngpu 4: torch sees 1 GPUs; give --ngpu 1"):
-                    cli.require_gpus(layout)
+                    ahead.require_gpus(layout)
             else:
-                cli.require_gpus(layout)
+                ahead.require_gpus(layout)
         layout = Layout(parse(words), "run")
         layout.asr_exp.mkdir(parents=True)
         (layout.asr_exp / ".complete").touch()
-        cli.require_gpus(layout)  # trained already, elsewhere
+        ahead.require_gpus(layout)  # trained already, elsewhere
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
         for more in ("--ngpu 0 --gpu_inference true", "--stage 12 --inference_args --ngpu=1"):
             with pytest.raises(UserError, match=r"^decoding .* torch sees none: give --gpu_inference false$"):
-                cli.require_gpus(Layout(parse([*words, *more.split()]), "run"))
+                ahead.require_gpus(Layout(parse([*words, *more.split()]), "run"))
+
+    def test_gpus_of_later_calls_are_looked_for_too(self) -> None:
+        words = ["--stop_stage", "9", "--look_to", "13"]
+        with pytest.raises(UserError, match="--ngpu 4: torch sees"):
+            ahead.require_gpus(Layout(parse([*WORDS.split(), *words]), "run"))
+
+    @pytest.mark.parametrize("taken", ["held", "another kind"])
+    def test_a_refused_training_leaves_the_experiment_as_it_is(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch, taken: str
+    ) -> None:
+        monkeypatch.setattr(guard, "require_free", partial(require_free, seconds=0.3))
+        exp = layout.asr_exp
+        exp.mkdir(parents=True)
+        for name in ("config.yaml", "train.log", "run.sh", "checkpoint.pth"):
+            (exp / name).write_text("model: espnet\n")
+        kind = "gmot" if taken == "another kind" else "espnet"
+        job = Job("espnet2.bin.asr_train", ("--output_dir", str(exp), "--model", kind), exp / "train.log")
+        with held(exp) if taken == "held" else nullcontext():
+            there = {path.name: path.read_bytes() for path in exp.iterdir()}
+            with pytest.raises(UserError, match=r"another run writes here|holds a trained model: espnet"):
+                train.run_training(layout, job, exp, 11)
+            assert {path.name: path.read_bytes() for path in exp.iterdir()} == there
+
+    @pytest.mark.parametrize(
+        ("script", "mode", "message"),
+        [
+            ("#!/bin/sh\nexit 3\n", 0o755, "local/{}.sh: exit status 3; the reason is above"),
+            ("#!/bin/sh\n", 0o644, "local/{0}.sh: Permission denied; chmod [+]x local/{0}.sh"),
+            ("#!/no/such/program\n", 0o755, "local/{}.sh: No such file or directory; chmod .* its first line"),
+            ("#!/bin/sh\n", 0o755, None),
+        ],
+    )
+    def test_the_corpus_own_scripts(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch, script: str, mode: int, message: str | None
+    ) -> None:
+        """A failure is one line, and what was scored before is in RESULTS.md."""
+        monkeypatch.setattr(cli.score, "score", lambda layout: None)
+        Path("local").mkdir()
+        for name in ("data", "score"):
+            path = Path("local", f"{name}.sh")
+            path.write_text(script)
+            path.chmod(mode)
+        layout.asr_exp.mkdir(parents=True)
+        for name, stage in (("data", cli.prepare), ("score", cli.score_sets)):
+            with pytest.raises(UserError, match=message.format(name)) if message else nullcontext():
+                stage(layout)
+        assert (layout.asr_exp / "RESULTS.md").is_file()
 
     def test_perplexity_runs_on_one(self, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
         jobs: list[Job] = []

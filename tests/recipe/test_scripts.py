@@ -20,6 +20,8 @@ import json, os, sys
 from pathlib import Path
 if sys.argv[1] == "-c":
     os.execv("{python}", ["{python}", *sys.argv[1:]])
+if sys.argv[3:5] == ["recipe", "--layers"]:  # no model is there: what stands in its place isn't looked at
+    os.execv("{python}", ["{python}", *sys.argv[1:-1], "" if "no_such" not in sys.argv[-1] else sys.argv[-1]])
 env = {{name: os.environ.get(name) for name in ("AISHELL", "AISHELL_URL", "GMOT_MAX_UTTS", "GMOT_FRONTEND_MODEL")}}
 with open("{log}", "a") as log:
     log.write(json.dumps([sys.argv[1:], os.getcwd(), env]) + chr(10))
@@ -164,6 +166,38 @@ def test_several_layers_and_normalised_features(shell: Shell) -> None:
     assert last(online, "--asr_args").split()[-3:] == [
         "gmot_conf.teacher_width=null", "--model_conf", "gmot_conf.teacher_layer=[4,8,12]",
     ]  # fmt: skip
+
+
+def test_what_the_configuration_lacks_is_said_before_the_stages(shell: Shell) -> None:
+    """A stock configuration, none, and one with a slip of the pen; a teacher's folder that isn't there."""
+    for name, text in (("empty", ""), ("slip", "model: gmot\nmodel_conf: {gmot_conf: {alhpa: 0.5}}\n")):
+        (shell.folder / f"{name}.yaml").write_text(text)
+    (shell.folder / "own.yaml").write_text("model_conf: {ctc_weight: 1.0}\n")
+    words = ["--workdir", "w", "--teacher", "plm", "--asr_config"]
+    for config, message in (
+        (CONF / "demo_ctc.yaml", r"demo_ctc.yaml: a stock model, which takes no --teacher; give \S+/demo_gmot.yaml"),
+        (shell.folder / "own.yaml", r"own.yaml: a stock .*; make one of it: python3 -m espnet_gmot adopt \S+own.yaml"),
+        (shell.folder / "empty.yaml", "empty.yaml: a stock model"),
+        (shell.folder / "absent.yaml", "absent.yaml: No such file"),
+        (shell.folder / "slip.yaml", "slip.yaml: .*alhpa.*alpha"),
+    ):
+        error = shell.run("run.sh", *words, str(config), fails=True)
+        assert re.search(message, error) and error.count("\n") == 1, error
+    for more in (["--teacher_layer", "1"], ["--teacher_mode", "online"]):
+        assert "a stock model" in shell.run("run.sh", *words, str(CONF / "demo_ctc.yaml"), *more, fails=True)
+    error = shell.run("run.sh", "--workdir", "w", "--teacher", "./no_such", fails=True)
+    assert "teacher './no_such': there is no such folder" in error
+    assert not shell.log.exists()
+    stock = ["--asr_config", str(shell.folder / "own.yaml"), "--asr_args", "--model gmot"]  # which makes it one of ours
+    shell.run("run.sh", *words[:-1], *stock)
+    assert [call[0][2] for call in shell.calls()] == ["recipe", "dump-teacher", "dump-teacher", "recipe"]
+
+
+def test_later_stages_are_looked_at_by_the_first_call(shell: Shell) -> None:
+    shell.run("run.sh", "--workdir", "w", "--teacher", "plm", "--stop_stage", "13")
+    first, last_one = shell.calls()[0][0], shell.calls()[-1][0]
+    assert (last(first, "--stop_stage"), last(first, "--look_to")) == ("9", "13")
+    assert (last(last_one, "--stage"), last(last_one, "--look_to")) == ("10", "13")
 
 
 def test_refused_features_want_another_name(shell: Shell) -> None:

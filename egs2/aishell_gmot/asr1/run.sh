@@ -85,6 +85,7 @@ frontend_opts=
 # ---- options of asr.sh that are needed here too
 stage=1
 stop_stage=10000
+look_to=
 train_set=train
 valid_set=dev
 test_sets="dev test"
@@ -118,7 +119,7 @@ while [ $# -gt 0 ]; do
     given+=("${name}" "$2")
     case "${name}" in
         espnet_root|workdir|data|data_url|max_utts|max_bad|teacher|teacher_layer|teacher_mode|teacher_opts|teacher_name|\
-        frontend_model|frontend_layer|frontend_opts|stage|stop_stage|train_set|valid_set|test_sets|feats_type|\
+        frontend_model|frontend_layer|frontend_opts|stage|stop_stage|look_to|train_set|valid_set|test_sets|feats_type|\
         speed_perturb_factors|token_type|lang|dumpdir|asr_tag|asr_exp|asr_config|asr_args|inference_config|nlsyms_txt|skip_train)
             printf -v "${name}" '%s' "$2" ;;
         *) others+=("--${name}" "$2") ;;
@@ -244,7 +245,8 @@ fi
 engine() { # engine ASR_ARGS OPTIONS…: run the stages
     local args=$1
     shift
-    local command=(python3 -m espnet_gmot recipe --max_bad "${max_bad}") # asr.sh has no such option
+    # asr.sh has no such options
+    local command=(python3 -m espnet_gmot recipe --max_bad "${max_bad}" --look_to "${look_to:-${stop_stage}}")
     if [ -n "${espnet_root}" ]; then
         command=(./asr.sh --python "python3 -m espnet_gmot")
     fi
@@ -282,6 +284,8 @@ if [ -z "${teacher}" ] || [ "${skip_train}" = true ] || [ "${stage}" -gt 11 ] ||
     engine "${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"
     exit 0
 fi
+# what the configuration or the teacher lacks is said before the stages, not after
+layers=$(python3 -m espnet_gmot recipe --layers "${asr_config}" "${asr_args}" "${teacher}") || exit 1
 if [ "${teacher_mode}" = online ]; then
     # the width is the model's own, whatever the configuration says of archives
     layers="--model_conf gmot_conf.teacher_width=null"
@@ -299,11 +303,7 @@ if [ "${stage}" -le 9 ]; then
     engine "${asr_args}" --stage "${stage}" --stop_stage 9
     stage=10
 fi
-layers=${teacher_layer:-$(python3 -c '
-import sys, yaml
-from espnet_gmot.config import GMOTConfig
-config = yaml.safe_load(open(sys.argv[1], encoding="utf8"))
-print(*GMOTConfig.from_dict((config.get("model_conf") or {}).get("gmot_conf")).layers)' "${asr_config}")}
+layers=${teacher_layer:-${layers}}
 if [ -z "${teacher_name}" ]; then
     teacher_name=teacher
     [ "${layers}" = -1 ] || teacher_name=teacher_${layers// /_} # so that systems with other layers keep theirs
