@@ -1,13 +1,14 @@
 """``report``: character error rates of experiments: a table, tests of differences, and where the errors lie."""
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import html, knowledge
+from espnet_gmot.report.cells import NOTE, read_note
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.scored import Row, check_comparable, collect, token_list
 from espnet_gmot.report.tables import differences, errors, group, lines, means, render, uncertainty
@@ -42,9 +43,9 @@ def of_comparison(folder: Path, systems: Sequence[str], partial: bool = False) -
     Raises:
         UserError: no comparison there, or none of a system, or a cell is unfinished.
     """
-    notes = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("exp/*/comparison.json")}
+    notes = {path.parent: read_note(path.parent) for path in folder.glob(f"exp/*/{NOTE}")}
     if not notes:
-        raise UserError(f"--comparison {folder}: no exp/*/comparison.json; give run_comparison.sh's --workdir")
+        raise UserError(f"--comparison {folder}: no exp/*/{NOTE}; give run_comparison.sh's --workdir")
     names = list(systems) or list(dict.fromkeys(note["system"] for note in sorted(notes.values(), key=_order)))
     found = {}
     for name in names:
@@ -157,10 +158,19 @@ def from_csv(args: argparse.Namespace) -> str:
     parts = [means(rates)]
     if args.utterances:
         there = read_utterances(args.utterances)
-        if lacking := next((key for key in found if len(there.get(key, [])) != len(found[key])), None):
-            raise UserError(f"{args.utterances}: not the {len(found[lacking])} seeds of {lacking[0]} on {lacking[1]}")
-        parts += tested({key: there[key] for key in found}, args)
+        parts += tested({key: _seeded(there.get(key, []), each, args.utterances) for key, each in found.items()}, args)
     return "\n\n".join([*parts, lines(rates)])
+
+
+def _seeded(counted: Sequence[Counted], results: Sequence[Result], path: Path) -> list[Counted]:
+    """Errors by utterance with the seeds of their results; columns without any are in the order of the seeds."""
+    seeds = sorted(result.seed for result in results)
+    told = [each.seed for each in counted]
+    if len(told) != len(seeds) or (None not in told and sorted(each for each in told if each is not None) != seeds):
+        there = f"; there are {' '.join(map(str, told))}" if told and None not in told else ""
+        names = f"{len(seeds)} seeds" if not there else f"seeds {' '.join(map(str, seeds))}"
+        raise UserError(f"{path}: not the {names} of {results[0].system} on {results[0].set}{there}")
+    return [replace(each, seed=seed) if None in told else each for each, seed in zip(counted, seeds, strict=True)]
 
 
 def tested(groups: Mapping[tuple[str, str], Sequence[Row | Counted]], args: argparse.Namespace) -> list[str]:

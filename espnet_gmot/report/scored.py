@@ -7,6 +7,7 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import read_mapping
+from espnet_gmot.report.cells import seed_of
 from espnet_gmot.report.cer import Counts, Edit, count_trn, edits, read_result, read_trn
 from espnet_gmot.report.training_log import read_training_log
 
@@ -20,6 +21,7 @@ class Row:
         counts: errors.
         source: who counted: "sclite", "jiwer", or "jiwer (from trn)".
         folder: where the counts come from.
+        seed: of the training, where it is known.
     """
 
     system: str
@@ -27,6 +29,7 @@ class Row:
     counts: Counts
     source: str
     folder: Path
+    seed: int | None = None
 
     @cached_property
     def references(self) -> dict[str, list[str]]:
@@ -89,15 +92,16 @@ def collect(system: str, exp: Path, sets: Sequence[str], tag: str | None) -> lis
         raise UserError(f"{exp}: no decoding --inference_tag {tag}; there are {', '.join(found)}")
     if unknown := [name for name in sets if name not in found[tag]]:
         raise UserError(f"{exp}/{tag}: set {unknown[0]!r} is not scored; there are {', '.join(found[tag])}")
-    return [_row(system, name, found[tag][name]) for name in sets or found[tag]]
+    seed = seed_of(exp)
+    return [_row(system, name, found[tag][name], seed) for name in sets or found[tag]]
 
 
-def _row(system: str, name: str, folder: Path) -> Row:
+def _row(system: str, name: str, folder: Path, seed: int | None) -> Row:
     counts = read_result(folder / "result.txt")
     if counts is None:
-        return Row(system, name, count_trn(folder), "jiwer (from trn)", folder)
+        return Row(system, name, count_trn(folder), "jiwer (from trn)", folder, seed)
     by_jiwer = (folder / "result.txt").read_text(encoding="utf-8", errors="replace").startswith("Counted by jiwer")
-    return Row(system, name, counts, "jiwer" if by_jiwer else "sclite", folder)
+    return Row(system, name, counts, "jiwer" if by_jiwer else "sclite", folder, seed)
 
 
 def check_finished(exp: Path) -> None:

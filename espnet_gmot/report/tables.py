@@ -6,6 +6,7 @@ import numpy as np
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import breakdown, homophones
+from espnet_gmot.report.pairing import pair
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.statistics import Uncertain, matched_pairs, mean_interval, uncertain
 from espnet_gmot.report.utterances import Counted
@@ -86,7 +87,7 @@ def resampled(
         rows: of one set, one for each seed.
         blocks: ``speaker`` or ``utterance``.
         resamples: number of them.
-        others: of the system whose CER is subtracted.
+        others: of the system whose CER is subtracted; see :func:`espnet_gmot.report.pairing.pair`.
 
     Raises:
         UserError: there are too few blocks.
@@ -100,9 +101,11 @@ def resampled(
             + ("; --blocks utterance takes utterances as independent" if blocks == "speaker" else "")
         )
     tokens = np.array([lengths[key] for key in keys])
+    if others and (found := pair(rows, others)).whole:
+        others = [other for _, other in found.pairs]
     ours = np.array([row.errors(keys) for row in rows])
     theirs = np.array([row.errors(keys) for row in others]) if others else None
-    return uncertain(ours, tokens, names, theirs, resamples=resamples)
+    return uncertain(ours, tokens, names, theirs, paired=not others or found.whole, resamples=resamples)
 
 
 def uncertainty(groups: Mapping[tuple[str, str], Sequence[Row | Counted]], blocks: str, resamples: int) -> str:
@@ -120,25 +123,29 @@ def differences(
     groups: Mapping[tuple[str, str], Sequence[Row | Counted]], base: str, blocks: str, resamples: int
 ) -> str:
     """A table of every system's CER less the baseline's: interval and p-value (see :func:`uncertain`), and matched
-    pairs where the sentences are at hand."""
+    pairs where the sentences are at hand; below it, whose seeds are not the baseline's."""
     body = []
+    notes: dict[str, None] = {}
     for (system, name), rows in groups.items():
         if system == base:
             continue
         theirs = groups[base, name]
-        found = resampled(rows, blocks, resamples, theirs)
+        apart = resampled(rows, blocks, resamples, theirs)
         # seed by seed, as sclite's users compare two experiments
-        pairs = [_matched(ours, other) for ours, other in zip(rows, theirs, strict=False)]
-        numbers = (100 * value for value in (found.value, found.low, found.high))
+        paired = pair(rows, theirs)
+        notes[paired.note] = None
+        pairs = [_matched(ours, other) for ours, other in paired.pairs] or ["–"]
+        numbers = (100 * value for value in (apart.value, apart.low, apart.high))
         body.append(
             (
                 *(system, name, *(f"{number:+.2f}" for number in numbers)),
-                *(probability(found.p_value), probability(found.unpaired), ", ".join(pairs)),
+                *(probability(apart.p_value), probability(apart.unpaired), ", ".join(pairs)),
             )
         )
     head = ("system", "set", f"CER % – {base}'s", "95 % from", "to", "p", "p, seeds unpaired")
     title = f"Differences: {resamples} paired bootstrap resamples of {blocks}s{_SEEDS}\n"
-    return title + table((*head, "p by matched pairs, for each seed"), body, range(2, 7))
+    found = table((*head, "p by matched pairs, for each seed"), body, range(2, 7))
+    return "\n".join([title + found, *filter(None, notes)])
 
 
 def probability(value: float) -> str:
