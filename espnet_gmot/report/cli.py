@@ -107,7 +107,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--partial", action="store_true", help="report what is there: systems with fewer seeds, cells left out"
     )
-    parser.add_argument("--baseline", metavar="NAME", help="test the difference of every other system from this one")
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="test every other system's difference from this one; on the page [the first]",
+    )
     parser.add_argument("--errors", action="store_true", help="where errors lie: homophones, unseen characters, place")
     parser.add_argument(
         "--teacher",
@@ -152,13 +156,13 @@ def from_csv(args: argparse.Namespace) -> str:
                 f"{args.csv}: {name} has {one.characters} characters for {one.system} seed {one.seed}, "
                 f"{other.characters} for {other.system} seed {other.seed}: other test sets can't be compared"
             )
-    if args.html:
-        html.write(args, {}, {}, [result for each in found.values() for result in each])
     rates = {key: [result.cer for result in each] for key, each in found.items()}
     parts = [means(rates)]
     if args.utterances:
         there = read_utterances(args.utterances)
         parts += tested({key: _seeded(there.get(key, []), each, args.utterances) for key, each in found.items()}, args)
+    if args.html:
+        html.write(args, {}, {}, [result for each in found.values() for result in each])
     return "\n\n".join([*parts, lines(rates)])
 
 
@@ -199,13 +203,13 @@ def from_experiments(args: argparse.Namespace) -> str:
     check_comparable(rows, exps)
     groups = group([row for each in rows.values() for row in each])
     check_seeds({key: len(each) for key, each in groups.items()}, args.partial)
-    if args.html:
-        html.write(args, exps, rows)
     rates = {key: [row.counts.rate for row in each] for key, each in groups.items()}
     parts = [render([row for each in rows.values() for row in each])]
     if any(len(each) > 1 for each in rates.values()):
         parts.append(means(rates))
-    parts += tested(groups, args)
+    parts += tested(groups, args)  # it sees whether there is such a baseline
+    if args.html:
+        html.write(args, exps, rows)
     if args.write_utterances:
         write_utterances(args.write_utterances, groups, anonymous=args.anonymous)
     if args.errors:

@@ -37,13 +37,16 @@ class Difference:
     note: str = ""
 
 
-def differences(systems: Mapping[str, Sequence[Row | Counted]], base: str, resamples: int) -> list[Difference]:
+def differences(
+    systems: Mapping[str, Sequence[Row | Counted]], base: str, resamples: int, blocks: str | None = None
+) -> list[Difference]:
     """Every other system's difference from the baseline on one set.
 
     Args:
         systems: for each its experiments, one for each seed; see :func:`espnet_gmot.report.pairing.pair`.
         base: the baseline.
         resamples: of the bootstrap.
+        blocks: what to draw, ``speaker`` or ``utterance``; by default what :func:`blocks_of` says.
 
     Raises:
         UserError: there are too few speakers and sentences to resample.
@@ -55,7 +58,7 @@ def differences(systems: Mapping[str, Sequence[Row | Counted]], base: str, resam
     for system, ours in systems.items():
         if system == base:
             continue
-        apart = resampled(ours, blocks_of(ours[0]), resamples, theirs)
+        apart = resampled(ours, blocks or blocks_of(ours[0]), resamples, theirs)
         paired = pair(ours, theirs)
         each = [100 * (sum(row.errors(keys)) - sum(other.errors(keys))) / characters for row, other in paired.pairs]
         bounds = (100 * apart.value, 100 * apart.low, 100 * apart.high)

@@ -42,7 +42,7 @@ class Page:
 
     Attributes:
         title: of the page.
-        exps: experiments by system, one for each seed; the baseline first.
+        exps: experiments by system, one for each seed.
         rows: their scored sets, by system.
         results: lines of a comparison's CSV, for means over seeds.
         couplings: what to draw of chosen utterances.
@@ -50,6 +50,8 @@ class Page:
         scores: alignments against true times.
         knowledge: what language models can tell of the errors.
         resamples: of the bootstrap.
+        baseline: the system that the others are compared with, where a set has it; by default the first.
+        blocks: what the bootstrap draws, ``speaker`` or ``utterance``; by default speakers where there are enough.
         sentences: utterances with errors to show for each set.
     """
 
@@ -62,7 +64,14 @@ class Page:
     knowledge: Sequence[Knowledge] = ()
     command: Sequence[str] = ()
     resamples: int = 10_000
+    baseline: str = ""
+    blocks: str | None = None
     sentences: int = 20
+
+    @property
+    def base(self) -> str:
+        """The baseline's name; empty without experiments."""
+        return self.baseline or next(iter(self.rows), "")
 
     def write(self, path: Path) -> None:
         """Write the page, whole or not at all."""
@@ -85,7 +94,7 @@ class Page:
         exps = dict(_named(self.exps))
         logs = {name: read_training_log(exp) for name, exp in exps.items()}
         learning = pictures.learning({name: logs[name] for name in logs if logs[name].epochs})
-        sets, apart = self._sets(), self._differences()  # first: it sees whether the sets are the same
+        apart = self._differences()  # first: it sees whether the sets are the same
         errors = self._errors()
         utterances = [pictures.utterance(coupling, f"u{index}") for index, coupling in enumerate(self.couplings)]
         sections = [("results", "Error rates")]
@@ -99,7 +108,7 @@ class Page:
             title=self.title,
             sections=sections,
             tables=self._tables(apart),
-            apart=[pictures.apart(found, next(iter(sets[name])), name) for name, found in apart.items() if found],
+            apart=[pictures.apart(found, self.base, name) for name, found in apart.items() if found],
             single=any(len(each) == 1 for each in self.exps.values()),
             doses=pictures.doses(self.results),
             learning=learning,
@@ -118,7 +127,7 @@ class Page:
         )
 
     def _tables(self, apart: Mapping[str, Sequence[Difference]]) -> list[Table]:
-        """Error rates: of the CSV, then of the experiments, with intervals and differences from the first system."""
+        """Error rates: of the CSV, then of the experiments, with intervals and differences from the baseline."""
         tables = [_means(self.results)] if self.results else []
         rows = []
         for name, systems in self._sets().items():
@@ -126,40 +135,43 @@ class Page:
             for system, cells in systems.items():
                 rate = sum(cell.counts.rate for cell in cells) / len(cells)
                 row = [system, name, str(len(cells)), _percent(rate), self._interval(cells), *_apart(found.get(system))]
-                rows.append([*row, str(cells[0].counts.tokens), f"{blocks_of(cells[0])}s"])
+                rows.append([*row, str(cells[0].counts.tokens), f"{self._blocks(cells)}s"])
         if rows:
-            base = next(iter(self.rows))
             head = [
                 "system",
                 "set",
                 "trainings",
                 "CER %",
                 "95 % from … to",
-                f"less {base}'s",
+                f"less {self.base}'s",
                 "95 % from … to",
                 "p",
                 "p, seeds unpaired",
             ]
             caption = (
                 "Intervals: other speakers (or sentences) and other seeds; p: how likely so large a difference from "
-                f"{base} is by chance alone, trainings with the same seed in pairs; unpaired: as if they weren't."
+                f"{self.base} is by chance alone, trainings with the same seed in pairs; unpaired: as if they weren't."
             )
-            tables.append(Table(caption, [*head, "characters", "resampled"], rows))
+            notes = dict.fromkeys(each.note for found in apart.values() for each in found if each.note)
+            tables.append(Table(" ".join([caption, *notes]), [*head, "characters", "resampled"], rows))
         return tables
 
     def _interval(self, cells: Sequence[Row]) -> str:
         """A rate's interval; a handful of sentences has none."""
         if len(cells[0].references) < FEWEST_BLOCKS:
             return ""
-        own = resampled(cells, blocks_of(cells[0]), self.resamples)
+        own = resampled(cells, self._blocks(cells), self.resamples)
         return f"{_percent(own.low)} to {_percent(own.high)}"
 
+    def _blocks(self, cells: Sequence[Row]) -> str:
+        return self.blocks or blocks_of(cells[0])
+
     def _differences(self) -> dict[str, list[Difference]]:
-        """For each set that has sentences enough, every system's difference from the first one."""
+        """For each set that has the baseline and sentences enough, every other system's difference from it."""
         return {
-            name: differences(systems, next(iter(systems)), self.resamples)
+            name: differences(systems, self.base, self.resamples, self.blocks)
             for name, systems in self._sets().items()
-            if len(next(iter(systems.values()))[0].references) >= FEWEST_BLOCKS
+            if self.base in systems and len(systems[self.base][0].references) >= FEWEST_BLOCKS
         }
 
     def _sets(self) -> dict[str, dict[str, list[Row]]]:
