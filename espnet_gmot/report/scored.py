@@ -9,6 +9,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import read_mapping
 from espnet_gmot.report.cells import seed_of
 from espnet_gmot.report.cer import Counts, Edit, count_trn, edits, read_result, read_trn
+from espnet_gmot.report.speakers import speakers
 from espnet_gmot.report.training_log import read_training_log
 
 
@@ -40,6 +41,11 @@ class Row:
     def lengths(self) -> dict[str, int]:
         """Reference tokens by ``speaker-utterance``."""
         return {key: len(reference) for key, reference in self.references.items()}
+
+    @cached_property
+    def speakers(self) -> dict[str, str]:
+        """Speaker by ``speaker-utterance``."""
+        return speakers(self.folder, self.references)
 
     @cached_property
     def alignments(self) -> dict[str, list[Edit]]:

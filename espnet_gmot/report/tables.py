@@ -74,8 +74,7 @@ def group(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 def blocks_of(row: Row | Counted) -> str:
     """What to draw in the bootstrap of a set: speakers, or utterances where there are too few of them."""
-    speakers = {key.split("-")[0] for key in row.lengths}
-    return "speaker" if len(speakers) >= FEWEST_BLOCKS else "utterance"
+    return "speaker" if len(set(row.speakers.values())) >= FEWEST_BLOCKS else "utterance"
 
 
 def resampled(
@@ -94,7 +93,7 @@ def resampled(
     """
     lengths = rows[0].lengths
     keys = sorted(lengths)
-    names = [key.split("-")[0] if blocks == "speaker" else key for key in keys]
+    names = [rows[0].speakers[key] if blocks == "speaker" else key for key in keys]
     if (count := len(set(names))) < FEWEST_BLOCKS:
         raise UserError(
             f"--blocks {blocks}: set {rows[0].name} has {count} of them, too few to resample"

@@ -4,15 +4,17 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import replacing
 from espnet_gmot.report.rows import read_csv
 from espnet_gmot.report.scored import Row
+from espnet_gmot.report.speakers import cut
 
 _FIRST = ("set", "utterance", "characters")
+_SPEAKER = "speaker"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Counted:
         lengths: reference tokens by ``speaker-utterance``.
         wrong: errors by ``speaker-utterance``; a mean over systems need not be whole.
         seed: of the training, where it is known.
+        speakers: by ``speaker-utterance``; by default what stands before the first hyphen.
     """
 
     system: str
@@ -31,6 +34,11 @@ class Counted:
     lengths: dict[str, int]
     wrong: Mapping[str, float]
     seed: int | None = None
+    speakers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.speakers:
+            object.__setattr__(self, "speakers", {key: cut(key) for key in self.lengths})
 
     def errors(self, keys: Iterable[str]) -> list[float]:
         """Errors of these sentences."""
@@ -40,7 +48,8 @@ class Counted:
 def write_utterances(path: Path, groups: Mapping[tuple[str, str], Sequence[Row]], *, anonymous: bool = False) -> None:
     """Write a line for every utterance and a column for each training of a system.
 
-    A column is ``SYSTEM:seedN``; ``SYSTEM:N``, counted from 0, where the seeds of a system aren't known.
+    A column is ``SYSTEM:seedN``; ``SYSTEM:N``, counted from 0, where the seeds of a system aren't known. A column
+    ``speaker`` is there where a name doesn't tell: speakers may have hyphens.
 
     Args:
         path: the file.
@@ -54,14 +63,17 @@ def write_utterances(path: Path, groups: Mapping[tuple[str, str], Sequence[Row]]
         for system in dict.fromkeys(system for system, _ in groups)
         for column in sorted({each for key in groups if key[0] == system for each in names[key]}, key=_place)
     }
+    first = {name: next(rows[0] for (_, other), rows in groups.items() if other == name) for _, name in groups}
+    telling = anonymous or all(cut(key) == who for row in first.values() for key, who in row.speakers.items())
+    more = [] if telling else [_SPEAKER]
     with replacing(path) as handle:
-        writer = csv.DictWriter(handle, [*_FIRST, *columns], lineterminator="\n")
+        writer = csv.DictWriter(handle, [*_FIRST, *more, *columns], lineterminator="\n")
         writer.writeheader()
-        for name in dict.fromkeys(name for _, name in groups):
+        for name, one in first.items():
             here = [(system, rows) for (system, other), rows in groups.items() if other == name]
-            lengths = here[0][1][0].lengths
+            lengths, speakers = one.lengths, one.speakers
             keys = sorted(lengths)
-            called = _numbers(keys) if anonymous else keys
+            called = _numbers(keys, speakers) if anonymous else keys
             found = {
                 column: row.errors(keys)
                 for system, rows in here
@@ -69,6 +81,7 @@ def write_utterances(path: Path, groups: Mapping[tuple[str, str], Sequence[Row]]
             }
             for place, key in enumerate(keys):
                 counts = {column: errors[place] for column, errors in found.items()}
+                counts |= dict.fromkeys(more, speakers[key])
                 writer.writerow({"set": name, "utterance": called[place], "characters": lengths[key], **counts})
 
 
@@ -89,12 +102,12 @@ def _place(column: str) -> int:
     return int(column.rpartition(":")[2].removeprefix("seed"))
 
 
-def _numbers(keys: Sequence[str]) -> list[str]:
+def _numbers(keys: Sequence[str], speakers: Mapping[str, str]) -> list[str]:
     """``speaker-utterance`` names as numbers, in their order."""
     numbers: dict[str, int] = {}
     counts: Counter[str] = Counter()
     names = []
-    for speaker in (key.split("-")[0] for key in keys):
+    for speaker in (speakers[key] for key in keys):
         counts[speaker] += 1
         names.append(f"s{numbers.setdefault(speaker, len(numbers) + 1):04}-{counts[speaker]:05}")
     return names
@@ -111,13 +124,14 @@ def read_utterances(path: Path) -> dict[tuple[str, str], list[Counted]]:
     for name in dict.fromkeys(line["set"] for _, line in lines):
         here = [(where, line) for where, line in lines if line["set"] == name]
         lengths = {line["utterance"]: _number(line["characters"], where) for where, line in here}
-        for column in names[len(_FIRST) :]:
+        speakers = {line["utterance"]: line[_SPEAKER] for _, line in here} if _SPEAKER in names else {}
+        for column in (column for column in names if column not in (*_FIRST, _SPEAKER)):
             cells = {line["utterance"]: (line[column], where) for where, line in here}
             if any(text for text, _ in cells.values()):  # a system that wasn't tried on this set has none
                 wrong = {key: _number(text, f"{where}: {column}") for key, (text, where) in cells.items()}
                 system, _, which = column.rpartition(":")
                 seed = int(which.removeprefix("seed")) if re.fullmatch(r"seed\d+", which) else None
-                found.setdefault((system, name), []).append(Counted(system, name, lengths, wrong, seed))
+                found.setdefault((system, name), []).append(Counted(system, name, lengths, wrong, seed, speakers))
     return found
 
 
