@@ -9,6 +9,8 @@ from espnet_gmot.errors import UserError
 
 #: The file in which a comparison notes what it knows of itself, and of each cell.
 NOTE = "comparison.json"
+#: What an asterisk behind a system's name means.
+LATE = "* trained or scored after --final, when the test set was known already"
 
 
 def read_note(folder: Path) -> dict[str, Any]:
@@ -39,3 +41,13 @@ def seed_of(exp: Path) -> int | None:
         return None
     found = re.search(r"^seed: *(\d+) *$", text, re.MULTILINE)  # a whole YAML reader would take seconds for its tokens
     return int(found[1]) if found else None
+
+
+def late(exp: Path, name: str) -> bool:
+    """Whether a comparison noted that a set was scored, or its system trained, after the test set was known."""
+    return read_note(exp).get("sets", {}).get(name, {}).get("phase") == "after"
+
+
+def marked(system: str, after: bool) -> str:
+    """A system's name for readers, with an asterisk if it came too late; see :data:`LATE`."""
+    return f"{system}*" if after else system

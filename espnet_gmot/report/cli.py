@@ -8,7 +8,7 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import html, knowledge
-from espnet_gmot.report.cells import NOTE, read_note
+from espnet_gmot.report.cells import LATE, NOTE, read_note
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.scored import Row, check_comparable, collect, token_list
 from espnet_gmot.report.tables import differences, errors, group, lines, means, render, uncertainty
@@ -157,24 +157,27 @@ def from_csv(args: argparse.Namespace) -> str:
                 f"{other.characters} for {other.system} seed {other.seed}: other test sets can't be compared"
             )
     rates = {key: [result.cer for result in each] for key, each in found.items()}
-    parts = [means(rates)]
+    parts = [means(rates, late := {key for key, each in found.items() if any(result.late for result in each)})]
     if args.utterances:
         there = read_utterances(args.utterances)
         parts += tested({key: _seeded(there.get(key, []), each, args.utterances) for key, each in found.items()}, args)
     if args.html:
         html.write(args, {}, {}, [result for each in found.values() for result in each])
-    return "\n\n".join([*parts, lines(rates)])
+    return "\n\n".join([*parts, *([LATE] if late else []), lines(rates)])
 
 
 def _seeded(counted: Sequence[Counted], results: Sequence[Result], path: Path) -> list[Counted]:
     """Errors by utterance with the seeds of their results; columns without any are in the order of the seeds."""
-    seeds = sorted(result.seed for result in results)
+    results = sorted(results, key=lambda result: result.seed)
+    seeds = [result.seed for result in results]
     told = [each.seed for each in counted]
     if len(told) != len(seeds) or (None not in told and sorted(each for each in told if each is not None) != seeds):
         there = f"; there are {' '.join(map(str, told))}" if told and None not in told else ""
         names = f"{len(seeds)} seeds" if not there else f"seeds {' '.join(map(str, seeds))}"
         raise UserError(f"{path}: not the {names} of {results[0].system} on {results[0].set}{there}")
-    return [replace(each, seed=seed) if None in told else each for each, seed in zip(counted, seeds, strict=True)]
+    late = {result.seed: result.late for result in results}
+    known = seeds if None in told else [each for each in told if each is not None]
+    return [replace(each, seed=seed, late=late[seed]) for each, seed in zip(counted, known, strict=True)]
 
 
 def tested(groups: Mapping[tuple[str, str], Sequence[Row | Counted]], args: argparse.Namespace) -> list[str]:
@@ -205,8 +208,9 @@ def from_experiments(args: argparse.Namespace) -> str:
     check_seeds({key: len(each) for key, each in groups.items()}, args.partial)
     rates = {key: [row.counts.rate for row in each] for key, each in groups.items()}
     parts = [render([row for each in rows.values() for row in each])]
+    late = {key for key, each in groups.items() if any(row.late for row in each)}
     if any(len(each) > 1 for each in rates.values()):
-        parts.append(means(rates))
+        parts.append(means(rates, late))
     parts += tested(groups, args)  # it sees whether there is such a baseline
     if args.html:
         html.write(args, exps, rows)
@@ -223,7 +227,7 @@ def from_experiments(args: argparse.Namespace) -> str:
             parts.append(knowledge.render(found := ask.knowledge(groups, args.teacher)))
             if args.write_knowledge:
                 knowledge.write_knowledge(args.write_knowledge, found)
-    return "\n\n".join([*parts, lines(rates)])
+    return "\n\n".join([*parts, *([LATE] if late else []), lines(rates)])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.report import pictures
+from espnet_gmot.report.cells import LATE, marked
 from espnet_gmot.report.cer import Edit
 from espnet_gmot.report.differences import Difference, differences
 from espnet_gmot.report.homophones import TONED, similarity
@@ -134,7 +135,8 @@ class Page:
             found = {each.system: each for each in apart.get(name, ())}
             for system, cells in systems.items():
                 rate = sum(cell.counts.rate for cell in cells) / len(cells)
-                row = [system, name, str(len(cells)), _percent(rate), self._interval(cells), *_apart(found.get(system))]
+                shown = marked(system, any(cell.late for cell in cells))
+                row = [shown, name, str(len(cells)), _percent(rate), self._interval(cells), *_apart(found.get(system))]
                 rows.append([*row, str(cells[0].counts.tokens), f"{self._blocks(cells)}s"])
         if rows:
             head = [
@@ -153,7 +155,14 @@ class Page:
                 f"{self.base} is by chance alone, trainings with the same seed in pairs; unpaired: as if they weren't."
             )
             notes = dict.fromkeys(each.note for found in apart.values() for each in found if each.note)
-            tables.append(Table(" ".join([caption, *notes]), [*head, "characters", "resampled"], rows))
+            caption = " ".join([caption, *notes])
+            tables.append(
+                Table(
+                    _explained(caption, any(cell.late for each in self.rows.values() for cell in each)),
+                    [*head, "characters", "resampled"],
+                    rows,
+                )
+            )
         return tables
 
     def _interval(self, cells: Sequence[Row]) -> str:
@@ -251,6 +260,11 @@ def _apart(found: Difference | None) -> list[str]:
     return [f"{found.value:+.2f}", f"{found.low:+.2f} to {found.high:+.2f}", *chance]
 
 
+def _explained(caption: str, late: bool) -> str:
+    """A caption that tells what an asterisk means, where there is one."""
+    return f"{caption} {LATE}." if late else caption
+
+
 def _percent(rate: float) -> str:
     return f"{100 * rate:.2f}"
 
@@ -279,9 +293,11 @@ def _means(results: Sequence[Result]) -> Table:
     for (name, system), cells in groups.items():
         mean, half = mean_interval([100 * cell.cer for cell in cells])
         interval = "" if np.isnan(half) else f"{mean - half:.2f} to {mean + half:.2f}"
-        rows.append([system, name, str(len(cells)), f"{mean:.2f}", interval, str(cells[0].characters)])
+        shown = marked(system, any(cell.late for cell in cells))
+        rows.append([shown, name, str(len(cells)), f"{mean:.2f}", interval, str(cells[0].characters)])
     head = ["system", "set", "seeds", "CER %", "95 % from … to", "characters"]
-    return Table("Means over seeds, with t intervals.", head, rows)
+    caption = _explained("Means over seeds, with t intervals.", any(result.late for result in results))
+    return Table(caption, head, rows)
 
 
 def _spent(results: Sequence[Result]) -> Table:

@@ -1,11 +1,12 @@
 """Tables of error rates, as text: experiments, means, standard errors, differences, kinds of errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import breakdown, homophones
+from espnet_gmot.report.cells import marked
 from espnet_gmot.report.pairing import pair
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.statistics import Uncertain, matched_pairs, mean_interval, uncertain
@@ -45,7 +46,7 @@ def render(rows: Sequence[Row]) -> str:
     for row in rows:
         c = row.counts
         numbers = (c.sentences, c.tokens, c.substitutions, c.deletions, c.insertions)
-        body.append((row.system, row.name, *map(str, numbers), f"{100 * c.rate:.2f}", row.source))
+        body.append((marked(row.system, row.late), row.name, *map(str, numbers), f"{100 * c.rate:.2f}", row.source))
     return table(head, body, range(2, 8))
 
 
@@ -54,13 +55,19 @@ def lines(rates: Mapping[tuple[str, str], Sequence[float]]) -> str:
     return "\n".join(f"CER {system} {name} {mean_interval(found)[0]:.4f}" for (system, name), found in rates.items())
 
 
-def means(rates: Mapping[tuple[str, str], Sequence[float]]) -> str:
-    """A table of means over seeds with 95 % t intervals."""
+def means(rates: Mapping[tuple[str, str], Sequence[float]], late: Collection[tuple[str, str]] = ()) -> str:
+    """A table of means over seeds with 95 % t intervals.
+
+    Args:
+        rates: of each system and set, one for each seed.
+        late: those to mark.
+    """
     body = []
     for (system, name), found in rates.items():
         mean, half = mean_interval([100 * rate for rate in found])
         low, high = (f"{mean - half:.2f}", f"{mean + half:.2f}") if len(found) > 1 else ("–", "–")
-        body.append((system, name, str(len(found)), f"{mean:.2f}", low, high))
+        shown = marked(system, (system, name) in late)
+        body.append((shown, name, str(len(found)), f"{mean:.2f}", low, high))
     return table(("system", "set", "seeds", "mean CER %", "95 % from", "to"), body, range(2, 6))
 
 
@@ -113,7 +120,7 @@ def uncertainty(groups: Mapping[tuple[str, str], Sequence[Row | Counted]], block
     for (system, name), rows in groups.items():
         found = resampled(rows, blocks, resamples)
         numbers = (100 * value for value in (found.value, found.error, found.low, found.high))
-        body.append((system, name, *(f"{number:.2f}" for number in numbers)))
+        body.append((_shown(system, rows), name, *(f"{number:.2f}" for number in numbers)))
     title = f"Standard errors: {resamples} bootstrap resamples of {blocks}s{_SEEDS}\n"
     return title + table(("system", "set", "CER %", "std. error", "95 % from", "to"), body, range(2, 6))
 
@@ -137,7 +144,7 @@ def differences(
         numbers = (100 * value for value in (apart.value, apart.low, apart.high))
         body.append(
             (
-                *(system, name, *(f"{number:+.2f}" for number in numbers)),
+                *(_shown(system, rows), name, *(f"{number:+.2f}" for number in numbers)),
                 *(probability(apart.p_value), probability(apart.unpaired), ", ".join(pairs)),
             )
         )
@@ -145,6 +152,10 @@ def differences(
     title = f"Differences: {resamples} paired bootstrap resamples of {blocks}s{_SEEDS}\n"
     found = table((*head, "p by matched pairs, for each seed"), body, range(2, 7))
     return "\n".join([title + found, *filter(None, notes)])
+
+
+def _shown(system: str, rows: Sequence[Row | Counted]) -> str:
+    return marked(system, any(row.late for row in rows))
 
 
 def probability(value: float) -> str:

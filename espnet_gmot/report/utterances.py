@@ -27,6 +27,7 @@ class Counted:
         wrong: errors by ``speaker-utterance``; a mean over systems need not be whole.
         seed: of the training, where it is known.
         speakers: by ``speaker-utterance``; by default what stands before the first hyphen.
+        late: whether it was trained or scored when the test set was known already.
     """
 
     system: str
@@ -35,6 +36,7 @@ class Counted:
     wrong: Mapping[str, float]
     seed: int | None = None
     speakers: Mapping[str, str] = field(default_factory=dict)
+    late: bool = False
 
     def __post_init__(self) -> None:
         if not self.speakers:
@@ -81,8 +83,9 @@ def write_utterances(path: Path, groups: Mapping[tuple[str, str], Sequence[Row]]
             }
             for place, key in enumerate(keys):
                 counts = {column: errors[place] for column, errors in found.items()}
-                counts |= dict.fromkeys(more, speakers[key])
-                writer.writerow({"set": name, "utterance": called[place], "characters": lengths[key], **counts})
+                who = dict.fromkeys(more, speakers[key])
+                row = {"set": name, "utterance": called[place], "characters": lengths[key], **who, **counts}
+                writer.writerow(row)
 
 
 def _names(groups: Mapping[tuple[str, str], Sequence[Row]], system: str, name: str) -> list[str]:
