@@ -21,6 +21,7 @@ from espnet_gmot.recipe.news import News, log
 from espnet_gmot.recipe.side_by_side import SideBySide, Task, Usage, shares
 from espnet_gmot.recipe.systems import System, check_budget, parse_systems, parse_teachers
 from espnet_gmot.recipe.teacher import check_teacher
+from espnet_gmot.report.cells import LATE, marked
 from espnet_gmot.report.results import Result, write_results
 from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import table
@@ -240,12 +241,13 @@ class Comparison:
     def table(self, results: Sequence[Result] | None = None) -> str:
         """CER of the systems of this call: mean over the seeds that are there, with its 95 % interval.
 
-        ``tried`` counts the systems of the same configuration in the folder, whether they are reported or not.
+        An asterisk marks systems with a cell that was trained or scored after ``--final``. ``tried`` counts the systems
+        of the same configuration in the folder, whether they are reported or not.
         """
         results = self.folder.results() if results is None else results
         known = [name for name in (self.args.valid_set, *self.folder.test_sets) if any(r.set == name for r in results)]
         sets = known or [self.args.valid_set]
-        body = []
+        body, late = [], False
         for system in self.systems:
             names = [cell.exp.name for cell in self.cells if cell.system is system]
             mine = [result for result in results if Path(result.experiment).name in names]
@@ -257,9 +259,12 @@ class Comparison:
                 cells.append("…" if not rates else f"{mean:.2f}" + (f" ± {half:.2f}" if len(rates) > 1 else ""))
             tried = str(mine[0].trials) if mine else "…"
             pace = f"{sum(hours) / len(hours):.2f}" if hours else "…"
-            body.append((system.name, f"{len(hours)}/{len(names)}", *cells, pace, tried))
+            after = any(result.late for result in mine)
+            late |= after
+            body.append((marked(system.name, after), f"{len(hours)}/{len(names)}", *cells, pace, tried))
         head = ("system", "cells", *(f"CER % {name}" for name in sets), "h/cell", "tried")
-        return table(head, body, range(1, len(head)))
+        found = table(head, body, range(1, len(head)))
+        return f"{found}\n{LATE}" if late else found
 
 
 def _content(value: str) -> str:

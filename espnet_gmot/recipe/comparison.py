@@ -18,12 +18,11 @@ from espnet_gmot.gpus import card
 from espnet_gmot.marks import digest_of
 from espnet_gmot.recipe.side_by_side import Usage
 from espnet_gmot.recipe.systems import System
+from espnet_gmot.report.cells import NOTE, read_note
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.scored import collect, decodings
 from espnet_gmot.report.training_log import read_training_log
 from espnet_gmot.version import commit, now
-
-_NOTE = "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Cell:
     @property
     def note(self) -> dict[str, Any]:
         """What is known of it; empty before it begins."""
-        return _read(self.exp / _NOTE)
+        return read_note(self.exp)
 
     def definition(self, common: str) -> str:
         """Digest of all that decides what is trained: the settings, the teacher's name, options of all cells."""
@@ -80,7 +79,7 @@ class Folder:
     @property
     def note(self) -> dict[str, Any]:
         """What is known of the whole."""
-        return _read(self.path / _NOTE)
+        return read_note(self.path)
 
     @property
     def final(self) -> dict[str, Any] | None:
@@ -89,7 +88,7 @@ class Folder:
 
     def remember(self, **facts: Any) -> None:
         """Add to what is known of the whole."""
-        write_json(self.path / _NOTE, {**self.note, **facts})
+        write_json(self.path / NOTE, {**self.note, **facts})
 
     def cell(self, system: System, seed: int) -> Cell:
         """A cell of this folder."""
@@ -97,7 +96,7 @@ class Folder:
 
     def notes(self) -> dict[Path, dict[str, Any]]:
         """What is known of every cell that was ever begun here, by experiment."""
-        return {path.parent: _read(path) for path in sorted(self.path.glob(f"exp/asr_*/{_NOTE}"))}
+        return {path.parent: read_note(path.parent) for path in sorted(self.path.glob(f"exp/asr_*/{NOTE}"))}
 
     def check(self, cell: Cell, common: str) -> None:
         """Check that what a cell's folder holds is this cell.
@@ -121,7 +120,7 @@ class Folder:
         note, system = cell.note, cell.system
         commits = [*note.get("commits", []), commit()]
         write_json(
-            cell.exp / _NOTE,
+            cell.exp / NOTE,
             {
                 "system": system.name,
                 "seed": cell.seed,
@@ -150,7 +149,7 @@ class Folder:
             note["sets"][name] = {"date": now(), "phase": phase, "decoding": _latest(cell.exp, name)}
         note["cpu_seconds"] += usage.cpu_seconds
         note["max_rss_gb"] = max(note["max_rss_gb"], usage.max_rss_gb)
-        write_json(cell.exp / _NOTE, note)
+        write_json(cell.exp / NOTE, note)
 
     def results(self) -> list[Result]:
         """A line for every scored set of every cell that was ever finished here.
@@ -319,12 +318,3 @@ def hardware(gpus: bool = False) -> str:
     if gpus:
         name += f" with {card()}"
     return name
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: no valid JSON ({error}); restore it, or delete the folder it stands in") from error

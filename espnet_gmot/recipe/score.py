@@ -16,6 +16,7 @@ from espnet_gmot.kaldi.tables import read_table, read_transcripts
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.token_list import tokenizer
 from espnet_gmot.report.cer import Counts, align, read_trn, summary_tables
+from espnet_gmot.report.speakers import speakers
 
 _SIGNS = str.maketrans("{};*", "｛｝；＊")
 _PARENTHESES = str.maketrans("()", "[]")
@@ -119,11 +120,11 @@ def result_without_sclite(folder: Path) -> str:
     """Count errors with jiwer and lay them out as sclite does: percentages, then raw counts, by speaker."""
     references, hypotheses = read_trn(folder / "ref.trn"), read_trn(folder / "hyp.trn")
     by_speaker: dict[str, Counts] = {}
+    who = speakers(folder, references)
     total = Counts()
     pairs = {key: (reference, hypotheses[key]) for key, reference in references.items()}
     for key, counts in (found for part in in_chunks(_aligned, pairs, cores(), LIGHT) for found in part):
-        speaker = key.split("-")[0]
-        by_speaker[speaker] = by_speaker.get(speaker, Counts()) + counts
+        by_speaker[who[key]] = by_speaker.get(who[key], Counts()) + counts
         total += counts
     note = (
         "Counted by jiwer (plain edit distance): sclite is not installed. It weighs alignments differently: its\n"

@@ -1,13 +1,14 @@
 """``report``: character error rates of experiments: a table, tests of differences, and where the errors lie."""
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import html, knowledge, sounds
+from espnet_gmot.report.cells import LATE, NOTE, read_note
 from espnet_gmot.report.results import Result, read_results
 from espnet_gmot.report.scored import Row, check_comparable, collect, token_list
 from espnet_gmot.report.tables import differences, errors, group, lines, means, render, uncertainty
@@ -42,9 +43,9 @@ def of_comparison(folder: Path, systems: Sequence[str], partial: bool = False) -
     Raises:
         UserError: no comparison there, or none of a system, or a cell is unfinished.
     """
-    notes = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("exp/*/comparison.json")}
+    notes = {path.parent: read_note(path.parent) for path in folder.glob(f"exp/*/{NOTE}")}
     if not notes:
-        raise UserError(f"--comparison {folder}: no exp/*/comparison.json; give run_comparison.sh's --workdir")
+        raise UserError(f"--comparison {folder}: no exp/*/{NOTE}; give run_comparison.sh's --workdir")
     names = list(systems) or list(dict.fromkeys(note["system"] for note in sorted(notes.values(), key=_order)))
     found = {}
     for name in names:
@@ -106,7 +107,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--partial", action="store_true", help="report what is there: systems with fewer seeds, cells left out"
     )
-    parser.add_argument("--baseline", metavar="NAME", help="test the difference of every other system from this one")
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="test every other system's difference from this one; on the page [the first]",
+    )
     parser.add_argument("--errors", action="store_true", help="where errors lie: homophones, unseen characters, place")
     parser.add_argument(
         "--teacher",
@@ -154,16 +159,28 @@ def from_csv(args: argparse.Namespace) -> str:
                 f"{args.csv}: {name} has {one.characters} characters for {one.system} seed {one.seed}, "
                 f"{other.characters} for {other.system} seed {other.seed}: other test sets can't be compared"
             )
-    if args.html:
-        html.write(args, {}, {}, [result for each in found.values() for result in each])
     rates = {key: [result.cer for result in each] for key, each in found.items()}
-    parts = [means(rates)]
+    parts = [means(rates, late := {key for key, each in found.items() if any(result.late for result in each)})]
     if args.utterances:
         there = read_utterances(args.utterances)
-        if lacking := next((key for key in found if len(there.get(key, [])) != len(found[key])), None):
-            raise UserError(f"{args.utterances}: not the {len(found[lacking])} seeds of {lacking[0]} on {lacking[1]}")
-        parts += tested({key: there[key] for key in found}, args)
-    return "\n\n".join([*parts, lines(rates)])
+        parts += tested({key: _seeded(there.get(key, []), each, args.utterances) for key, each in found.items()}, args)
+    if args.html:
+        html.write(args, {}, {}, [result for each in found.values() for result in each])
+    return "\n\n".join([*parts, *([LATE] if late else []), lines(rates)])
+
+
+def _seeded(counted: Sequence[Counted], results: Sequence[Result], path: Path) -> list[Counted]:
+    """Errors by utterance with the seeds of their results; columns without any are in the order of the seeds."""
+    results = sorted(results, key=lambda result: result.seed)
+    seeds = [result.seed for result in results]
+    told = [each.seed for each in counted]
+    if len(told) != len(seeds) or (None not in told and sorted(each for each in told if each is not None) != seeds):
+        there = f"; there are {' '.join(map(str, told))}" if told and None not in told else ""
+        names = f"{len(seeds)} seeds" if not there else f"seeds {' '.join(map(str, seeds))}"
+        raise UserError(f"{path}: not the {names} of {results[0].system} on {results[0].set}{there}")
+    late = {result.seed: result.late for result in results}
+    known = seeds if None in told else [each for each in told if each is not None]
+    return [replace(each, seed=seed, late=late[seed]) for each, seed in zip(counted, known, strict=True)]
 
 
 def tested(groups: Mapping[tuple[str, str], Sequence[Row | Counted]], args: argparse.Namespace) -> list[str]:
@@ -192,13 +209,14 @@ def from_experiments(args: argparse.Namespace) -> str:
     check_comparable(rows, exps)
     groups = group([row for each in rows.values() for row in each])
     check_seeds({key: len(each) for key, each in groups.items()}, args.partial)
-    if args.html:
-        html.write(args, exps, rows)
     rates = {key: [row.counts.rate for row in each] for key, each in groups.items()}
     parts = [render([row for each in rows.values() for row in each])]
+    late = {key for key, each in groups.items() if any(row.late for row in each)}
     if any(len(each) > 1 for each in rates.values()):
-        parts.append(means(rates))
-    parts += tested(groups, args)
+        parts.append(means(rates, late))
+    parts += tested(groups, args)  # it sees whether there is such a baseline
+    if args.html:
+        html.write(args, exps, rows)
     if args.write_utterances:
         write_utterances(args.write_utterances, groups, anonymous=args.anonymous)
     if args.errors:
@@ -216,7 +234,7 @@ def from_experiments(args: argparse.Namespace) -> str:
             parts.append(knowledge.render(found := ask.knowledge(groups, args.teacher)))
             if args.write_knowledge:
                 knowledge.write_knowledge(args.write_knowledge, found)
-    return "\n\n".join([*parts, lines(rates)])
+    return "\n\n".join([*parts, *([LATE] if late else []), lines(rates)])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from espnet_gmot.report.figures import COLORS, drawn
+from espnet_gmot.report.pairing import pair
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.tables import blocks_of, resampled
 from espnet_gmot.report.utterances import Counted
@@ -20,9 +21,10 @@ class Difference:
     Attributes:
         system: its name.
         value, low, high: the difference and its 95 % interval over seeds and speakers (or sentences).
-        p_value: two-sided, seeds in pairs.
+        p_value: two-sided, seeds in pairs where they are the same.
         unpaired: the same, seeds taken for independent.
-        each: seed by seed.
+        each: seed by seed, of those that both have.
+        note: one line about seeds that are not the same.
     """
 
     system: str
@@ -32,15 +34,19 @@ class Difference:
     p_value: float
     unpaired: float
     each: Sequence[float]
+    note: str = ""
 
 
-def differences(systems: Mapping[str, Sequence[Row | Counted]], base: str, resamples: int) -> list[Difference]:
+def differences(
+    systems: Mapping[str, Sequence[Row | Counted]], base: str, resamples: int, blocks: str | None = None
+) -> list[Difference]:
     """Every other system's difference from the baseline on one set.
 
     Args:
-        systems: for each its experiments, one for each seed; seeds are paired in the order given.
+        systems: for each its experiments, one for each seed; see :func:`espnet_gmot.report.pairing.pair`.
         base: the baseline.
         resamples: of the bootstrap.
+        blocks: what to draw, ``speaker`` or ``utterance``; by default what :func:`blocks_of` says.
 
     Raises:
         UserError: there are too few speakers and sentences to resample.
@@ -52,13 +58,11 @@ def differences(systems: Mapping[str, Sequence[Row | Counted]], base: str, resam
     for system, ours in systems.items():
         if system == base:
             continue
-        apart = resampled(ours, blocks_of(ours[0]), resamples, theirs)
-        each = [
-            100 * (sum(row.errors(keys)) - sum(other.errors(keys))) / characters
-            for row, other in zip(ours, theirs, strict=False)
-        ]
+        apart = resampled(ours, blocks or blocks_of(ours[0]), resamples, theirs)
+        paired = pair(ours, theirs)
+        each = [100 * (sum(row.errors(keys)) - sum(other.errors(keys))) / characters for row, other in paired.pairs]
         bounds = (100 * apart.value, 100 * apart.low, 100 * apart.high)
-        found.append(Difference(system, *bounds, apart.p_value, apart.unpaired, each))
+        found.append(Difference(system, *bounds, apart.p_value, apart.unpaired, each, paired.note))
     return found
 
 

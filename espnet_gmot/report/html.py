@@ -40,7 +40,7 @@ def write(
 
     Args:
         args: the command's options.
-        exps: experiments by system, the baseline first.
+        exps: experiments by system.
         rows: scored sets by system.
         results: lines of a comparison's CSV.
 
@@ -61,4 +61,5 @@ def write(
         raise UserError("--utt: none of these experiments has a coupling: give one of model: gmot")
     scores = read_scores(args.alignment) if args.alignment else []
     knowledge = read_knowledge(args.knowledge) if args.knowledge else []
-    Page(args.title, exps, rows, results, couplings, scores, knowledge, args.words, args.resamples).write(args.html)
+    how = {"resamples": args.resamples, "baseline": args.baseline or "", "blocks": args.blocks}
+    Page(args.title, exps, rows, results, couplings, scores, knowledge, args.words, **how).write(args.html)

@@ -11,6 +11,7 @@ import numpy as np
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.report import pictures
+from espnet_gmot.report.cells import LATE, marked
 from espnet_gmot.report.cer import Edit
 from espnet_gmot.report.differences import Difference, differences
 from espnet_gmot.report.homophones import TONED, similarity
@@ -42,7 +43,7 @@ class Page:
 
     Attributes:
         title: of the page.
-        exps: experiments by system, one for each seed; the baseline first.
+        exps: experiments by system, one for each seed.
         rows: their scored sets, by system.
         results: lines of a comparison's CSV, for means over seeds.
         couplings: what to draw of chosen utterances.
@@ -50,6 +51,8 @@ class Page:
         scores: alignments against true times.
         knowledge: what language models can tell of the errors.
         resamples: of the bootstrap.
+        baseline: the system that the others are compared with, where a set has it; by default the first.
+        blocks: what the bootstrap draws, ``speaker`` or ``utterance``; by default speakers where there are enough.
         sentences: utterances with errors to show for each set.
     """
 
@@ -62,7 +65,14 @@ class Page:
     knowledge: Sequence[Knowledge] = ()
     command: Sequence[str] = ()
     resamples: int = 10_000
+    baseline: str = ""
+    blocks: str | None = None
     sentences: int = 20
+
+    @property
+    def base(self) -> str:
+        """The baseline's name; empty without experiments."""
+        return self.baseline or next(iter(self.rows), "")
 
     def write(self, path: Path) -> None:
         """Write the page, whole or not at all."""
@@ -85,7 +95,7 @@ class Page:
         exps = dict(_named(self.exps))
         logs = {name: read_training_log(exp) for name, exp in exps.items()}
         learning = pictures.learning({name: logs[name] for name in logs if logs[name].epochs})
-        sets, apart = self._sets(), self._differences()  # first: it sees whether the sets are the same
+        apart = self._differences()  # first: it sees whether the sets are the same
         errors = self._errors()
         utterances = [pictures.utterance(coupling, f"u{index}") for index, coupling in enumerate(self.couplings)]
         sections = [("results", "Error rates")]
@@ -99,7 +109,7 @@ class Page:
             title=self.title,
             sections=sections,
             tables=self._tables(apart),
-            apart=[pictures.apart(found, next(iter(sets[name])), name) for name, found in apart.items() if found],
+            apart=[pictures.apart(found, self.base, name) for name, found in apart.items() if found],
             single=any(len(each) == 1 for each in self.exps.values()),
             doses=pictures.doses(self.results),
             learning=learning,
@@ -118,48 +128,59 @@ class Page:
         )
 
     def _tables(self, apart: Mapping[str, Sequence[Difference]]) -> list[Table]:
-        """Error rates: of the CSV, then of the experiments, with intervals and differences from the first system."""
+        """Error rates: of the CSV, then of the experiments, with intervals and differences from the baseline."""
         tables = [_means(self.results)] if self.results else []
         rows = []
         for name, systems in self._sets().items():
             found = {each.system: each for each in apart.get(name, ())}
             for system, cells in systems.items():
                 rate = sum(cell.counts.rate for cell in cells) / len(cells)
-                row = [system, name, str(len(cells)), _percent(rate), self._interval(cells), *_apart(found.get(system))]
-                rows.append([*row, str(cells[0].counts.tokens), f"{blocks_of(cells[0])}s"])
+                shown = marked(system, any(cell.late for cell in cells))
+                row = [shown, name, str(len(cells)), _percent(rate), self._interval(cells), *_apart(found.get(system))]
+                rows.append([*row, str(cells[0].counts.tokens), f"{self._blocks(cells)}s"])
         if rows:
-            base = next(iter(self.rows))
             head = [
                 "system",
                 "set",
                 "trainings",
                 "CER %",
                 "95 % from … to",
-                f"less {base}'s",
+                f"less {self.base}'s",
                 "95 % from … to",
                 "p",
                 "p, seeds unpaired",
             ]
             caption = (
                 "Intervals: other speakers (or sentences) and other seeds; p: how likely so large a difference from "
-                f"{base} is by chance alone, trainings with the same seed in pairs; unpaired: as if they weren't."
+                f"{self.base} is by chance alone, trainings with the same seed in pairs; unpaired: as if they weren't."
             )
-            tables.append(Table(caption, [*head, "characters", "resampled"], rows))
+            notes = dict.fromkeys(each.note for found in apart.values() for each in found if each.note)
+            caption = " ".join([caption, *notes])
+            tables.append(
+                Table(
+                    _explained(caption, any(cell.late for each in self.rows.values() for cell in each)),
+                    [*head, "characters", "resampled"],
+                    rows,
+                )
+            )
         return tables
 
     def _interval(self, cells: Sequence[Row]) -> str:
         """A rate's interval; a handful of sentences has none."""
         if len(cells[0].references) < FEWEST_BLOCKS:
             return ""
-        own = resampled(cells, blocks_of(cells[0]), self.resamples)
+        own = resampled(cells, self._blocks(cells), self.resamples)
         return f"{_percent(own.low)} to {_percent(own.high)}"
 
+    def _blocks(self, cells: Sequence[Row]) -> str:
+        return self.blocks or blocks_of(cells[0])
+
     def _differences(self) -> dict[str, list[Difference]]:
-        """For each set that has sentences enough, every system's difference from the first one."""
+        """For each set that has the baseline and sentences enough, every other system's difference from it."""
         return {
-            name: differences(systems, next(iter(systems)), self.resamples)
+            name: differences(systems, self.base, self.resamples, self.blocks)
             for name, systems in self._sets().items()
-            if len(next(iter(systems.values()))[0].references) >= FEWEST_BLOCKS
+            if self.base in systems and len(systems[self.base][0].references) >= FEWEST_BLOCKS
         }
 
     def _sets(self) -> dict[str, dict[str, list[Row]]]:
@@ -239,6 +260,11 @@ def _apart(found: Difference | None) -> list[str]:
     return [f"{found.value:+.2f}", f"{found.low:+.2f} to {found.high:+.2f}", *chance]
 
 
+def _explained(caption: str, late: bool) -> str:
+    """A caption that tells what an asterisk means, where there is one."""
+    return f"{caption} {LATE}." if late else caption
+
+
 def _percent(rate: float) -> str:
     return f"{100 * rate:.2f}"
 
@@ -267,9 +293,11 @@ def _means(results: Sequence[Result]) -> Table:
     for (name, system), cells in groups.items():
         mean, half = mean_interval([100 * cell.cer for cell in cells])
         interval = "" if np.isnan(half) else f"{mean - half:.2f} to {mean + half:.2f}"
-        rows.append([system, name, str(len(cells)), f"{mean:.2f}", interval, str(cells[0].characters)])
+        shown = marked(system, any(cell.late for cell in cells))
+        rows.append([shown, name, str(len(cells)), f"{mean:.2f}", interval, str(cells[0].characters)])
     head = ["system", "set", "seeds", "CER %", "95 % from … to", "characters"]
-    return Table("Means over seeds, with t intervals.", head, rows)
+    caption = _explained("Means over seeds, with t intervals.", any(result.late for result in results))
+    return Table(caption, head, rows)
 
 
 def _spent(results: Sequence[Result]) -> Table:

@@ -57,6 +57,11 @@ class Result:
     experiment: str
 
     @property
+    def late(self) -> bool:
+        """Whether it was trained or scored when the test set was known already."""
+        return self.phase == "after"
+
+    @property
     def counts(self) -> Counts:
         """The errors."""
         correct = self.characters - self.substitutions - self.deletions

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import read_mapping
+from espnet_gmot.report.cells import late, seed_of
 from espnet_gmot.report.cer import Counts, Edit, count_trn, edits, read_result, read_trn
+from espnet_gmot.report.speakers import speakers
 from espnet_gmot.report.training_log import read_training_log
 
 
@@ -20,6 +22,8 @@ class Row:
         counts: errors.
         source: who counted: "sclite", "jiwer", or "jiwer (from trn)".
         folder: where the counts come from.
+        seed: of the training, where it is known.
+        late: whether it was trained or scored when the test set was known already.
     """
 
     system: str
@@ -27,6 +31,8 @@ class Row:
     counts: Counts
     source: str
     folder: Path
+    seed: int | None = None
+    late: bool = False
 
     @cached_property
     def references(self) -> dict[str, list[str]]:
@@ -37,6 +43,11 @@ class Row:
     def lengths(self) -> dict[str, int]:
         """Reference tokens by ``speaker-utterance``."""
         return {key: len(reference) for key, reference in self.references.items()}
+
+    @cached_property
+    def speakers(self) -> dict[str, str]:
+        """Speaker by ``speaker-utterance``."""
+        return speakers(self.folder, self.references)
 
     @cached_property
     def alignments(self) -> dict[str, list[Edit]]:
@@ -89,15 +100,20 @@ def collect(system: str, exp: Path, sets: Sequence[str], tag: str | None) -> lis
         raise UserError(f"{exp}: no decoding --inference_tag {tag}; there are {', '.join(found)}")
     if unknown := [name for name in sets if name not in found[tag]]:
         raise UserError(f"{exp}/{tag}: set {unknown[0]!r} is not scored; there are {', '.join(found[tag])}")
-    return [_row(system, name, found[tag][name]) for name in sets or found[tag]]
+    seed = seed_of(exp)
+    return [
+        Row(system, name, *_counted(found[tag][name]), found[tag][name], seed, late(exp, name))
+        for name in sets or found[tag]
+    ]
 
 
-def _row(system: str, name: str, folder: Path) -> Row:
+def _counted(folder: Path) -> tuple[Counts, str]:
+    """The errors of a scored set, and who counted them."""
     counts = read_result(folder / "result.txt")
     if counts is None:
-        return Row(system, name, count_trn(folder), "jiwer (from trn)", folder)
+        return count_trn(folder), "jiwer (from trn)"
     by_jiwer = (folder / "result.txt").read_text(encoding="utf-8", errors="replace").startswith("Counted by jiwer")
-    return Row(system, name, counts, "jiwer" if by_jiwer else "sclite", folder)
+    return counts, "jiwer" if by_jiwer else "sclite"
 
 
 def check_finished(exp: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet_gmot.report.homophones import TONED, similarity
+from espnet_gmot.report.pairing import pair
 from espnet_gmot.report.rows import read_rows, write_rows
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.statistics import deviations
@@ -48,7 +49,7 @@ def soundings(groups: Mapping[tuple[str, str], Sequence[Row]], base: str, resamp
 
     The logarithm of the ratio is taken for the sum of Student's variables, as differences of error rates are
     (:func:`~espnet_gmot.report.statistics.uncertain`): one for the blocks, which both systems share, and one for the
-    seeds, in pairs where there are as many.
+    seeds, in pairs where they are the same (:func:`~espnet_gmot.report.pairing.pair`).
 
     Args:
         groups: experiments by system and set, one for each seed; all sets of the baseline's.
@@ -61,13 +62,16 @@ def soundings(groups: Mapping[tuple[str, str], Sequence[Row]], base: str, resamp
     Raises:
         UserError: pypinyin isn't installed.
     """
-    counted = {key: _counts(rows) for key, rows in groups.items()}
-    enough = {key: bool(counts.sum(2).all()) for key, counts in counted.items()}
-    return [
-        _against(key, ours, counted[base, key[1]], _members(groups[key][0]), resamples)
-        for key, ours in counted.items()
-        if key[0] != base and enough[key] and enough[base, key[1]]
-    ]
+    found = []
+    for key, ours in groups.items():
+        theirs = groups[base, key[1]]
+        pairing = pair(ours, theirs)
+        if pairing.whole:
+            ours, theirs = ([each[side] for each in pairing.pairs] for side in (0, 1))
+        counts = _counts(ours), _counts(theirs)
+        if key[0] != base and all(each.sum(2).all() for each in counts):
+            found.append(_against(key, *counts, _members(ours[0]), pairing.whole, resamples))
+    return found
 
 
 def _counts(rows: Sequence[Row]) -> np.ndarray:
@@ -83,15 +87,15 @@ def _counts(rows: Sequence[Row]) -> np.ndarray:
 
 def _members(row: Row) -> np.ndarray:
     """(N, blocks): which utterance belongs to which block."""
-    keys = sorted(row.lengths)
-    names = [key.split("-")[0] if blocks_of(row) == "speaker" else key for key in keys]
+    by_speaker = blocks_of(row) == "speaker"
+    names = [row.speakers[key] if by_speaker else key for key in sorted(row.lengths)]
     return np.array(names)[:, None] == np.unique(names)
 
 
 def _against(
-    key: tuple[str, str], ours: np.ndarray, theirs: np.ndarray, members: np.ndarray, resamples: int
+    key: tuple[str, str], ours: np.ndarray, theirs: np.ndarray, members: np.ndarray, paired: bool, resamples: int
 ) -> Sounding:
-    """One system's."""
+    """One system's; ``paired``: seed by seed."""
     means = np.stack([ours.mean(1), theirs.mean(1)])  # (system, kind, utterance)
     blocks, rng = means @ members, np.random.default_rng(0)
     count = blocks.shape[-1]
@@ -100,7 +104,7 @@ def _against(
     found = (logs[0, 0] - logs[1, 0]) - (logs[0, 1] - logs[1, 1])
     parts = [(float(found.var(ddof=1)) * count / (count - 1), count - 1)]
     seeds = [np.log(each[0].sum(1) / each[1].sum(1)) for each in (ours, theirs)]
-    if len(seeds[0]) == len(seeds[1]):
+    if paired:
         seeds = [seeds[0] - seeds[1]]
     parts += [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in seeds if len(each) > 1]
     off = deviations(parts, rng)

@@ -74,6 +74,7 @@ def uncertain(
     blocks: Sequence[Hashable],
     other: np.ndarray | None = None,
     *,
+    paired: bool = True,
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
@@ -87,16 +88,18 @@ def uncertain(
     Seeds are too few to be drawn (three of one sign would always have that sign). The error of the mean is then taken
     for the sum of Student's variables, one scaled by the blocks' standard error and one by the seeds' (Behrens and
     Fisher's distribution, by Monte Carlo: p is at least 1e-5): with few seeds a variance may be small by luck, and
-    degrees of freedom computed from it would believe that. As many seeds of both systems are paired, row by row: a seed
-    gives both their first weights and the order of their batches. That is valid whether or not a seed that is hard for
-    one is hard for the other, but gains only where it is, and few seeds can agree by luck: see ``unpaired`` too. A
-    single seed beside several is taken to vary as they do. (Chance in single sentences counts in both parts.)
+    degrees of freedom computed from it would believe that. As many seeds of both systems are paired, row by row, unless
+    ``paired`` says that they aren't the same: a seed gives both their first weights and their batches' order. That is
+    valid whether or not a seed that is hard for one is hard for the other, but gains only where it is, and few seeds
+    can agree by luck: see ``unpaired`` too. A single seed beside several is taken to vary as they do. (Chance in single
+    sentences counts in both parts.)
 
     Args:
         errors: (S, N) errors of each of S seeds on each of N utterances.
         tokens: (N,) reference tokens.
         blocks: the speaker of each of the N utterances.
         other: (R, N) errors of the system whose rate is subtracted; None for the rate itself.
+        paired: whether row n of both has the same seed, where there are as many.
         resamples: number of them.
         level: coverage of the interval.
         seed: of the resampling.
@@ -123,7 +126,7 @@ def uncertain(
     value = float(difference.sum() / tokens.sum())
     of_blocks = float(found.var(ddof=1)) * count / (count - 1)
     rates = [each.sum(1) / tokens.sum() for each in systems]
-    of_seeds = _seed_errors(rates)
+    of_seeds = _seed_errors(rates, paired)
     if not of_seeds:
         low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
         tail = min(np.sum(found <= 0), np.sum(found >= 0))

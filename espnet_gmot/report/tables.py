@@ -1,11 +1,13 @@
 """Tables of error rates, as text: experiments, means, standard errors, differences, kinds of errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import breakdown, homophones
+from espnet_gmot.report.cells import marked
+from espnet_gmot.report.pairing import pair
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.statistics import Uncertain, matched_pairs, mean_interval, uncertain
 from espnet_gmot.report.utterances import Counted
@@ -44,7 +46,7 @@ def render(rows: Sequence[Row]) -> str:
     for row in rows:
         c = row.counts
         numbers = (c.sentences, c.tokens, c.substitutions, c.deletions, c.insertions)
-        body.append((row.system, row.name, *map(str, numbers), f"{100 * c.rate:.2f}", row.source))
+        body.append((marked(row.system, row.late), row.name, *map(str, numbers), f"{100 * c.rate:.2f}", row.source))
     return table(head, body, range(2, 8))
 
 
@@ -53,13 +55,19 @@ def lines(rates: Mapping[tuple[str, str], Sequence[float]]) -> str:
     return "\n".join(f"CER {system} {name} {mean_interval(found)[0]:.4f}" for (system, name), found in rates.items())
 
 
-def means(rates: Mapping[tuple[str, str], Sequence[float]]) -> str:
-    """A table of means over seeds with 95 % t intervals."""
+def means(rates: Mapping[tuple[str, str], Sequence[float]], late: Collection[tuple[str, str]] = ()) -> str:
+    """A table of means over seeds with 95 % t intervals.
+
+    Args:
+        rates: of each system and set, one for each seed.
+        late: those to mark.
+    """
     body = []
     for (system, name), found in rates.items():
         mean, half = mean_interval([100 * rate for rate in found])
         low, high = (f"{mean - half:.2f}", f"{mean + half:.2f}") if len(found) > 1 else ("–", "–")
-        body.append((system, name, str(len(found)), f"{mean:.2f}", low, high))
+        shown = marked(system, (system, name) in late)
+        body.append((shown, name, str(len(found)), f"{mean:.2f}", low, high))
     return table(("system", "set", "seeds", "mean CER %", "95 % from", "to"), body, range(2, 6))
 
 
@@ -73,8 +81,7 @@ def group(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 def blocks_of(row: Row | Counted) -> str:
     """What to draw in the bootstrap of a set: speakers, or utterances where there are too few of them."""
-    speakers = {key.split("-")[0] for key in row.lengths}
-    return "speaker" if len(speakers) >= FEWEST_BLOCKS else "utterance"
+    return "speaker" if len(set(row.speakers.values())) >= FEWEST_BLOCKS else "utterance"
 
 
 def resampled(
@@ -86,23 +93,25 @@ def resampled(
         rows: of one set, one for each seed.
         blocks: ``speaker`` or ``utterance``.
         resamples: number of them.
-        others: of the system whose CER is subtracted.
+        others: of the system whose CER is subtracted; see :func:`espnet_gmot.report.pairing.pair`.
 
     Raises:
         UserError: there are too few blocks.
     """
     lengths = rows[0].lengths
     keys = sorted(lengths)
-    names = [key.split("-")[0] if blocks == "speaker" else key for key in keys]
+    names = [rows[0].speakers[key] if blocks == "speaker" else key for key in keys]
     if (count := len(set(names))) < FEWEST_BLOCKS:
         raise UserError(
             f"--blocks {blocks}: set {rows[0].name} has {count} of them, too few to resample"
             + ("; --blocks utterance takes utterances as independent" if blocks == "speaker" else "")
         )
     tokens = np.array([lengths[key] for key in keys])
+    if others and (found := pair(rows, others)).whole:
+        others = [other for _, other in found.pairs]
     ours = np.array([row.errors(keys) for row in rows])
     theirs = np.array([row.errors(keys) for row in others]) if others else None
-    return uncertain(ours, tokens, names, theirs, resamples=resamples)
+    return uncertain(ours, tokens, names, theirs, paired=not others or found.whole, resamples=resamples)
 
 
 def uncertainty(groups: Mapping[tuple[str, str], Sequence[Row | Counted]], blocks: str, resamples: int) -> str:
@@ -111,7 +120,7 @@ def uncertainty(groups: Mapping[tuple[str, str], Sequence[Row | Counted]], block
     for (system, name), rows in groups.items():
         found = resampled(rows, blocks, resamples)
         numbers = (100 * value for value in (found.value, found.error, found.low, found.high))
-        body.append((system, name, *(f"{number:.2f}" for number in numbers)))
+        body.append((_shown(system, rows), name, *(f"{number:.2f}" for number in numbers)))
     title = f"Standard errors: {resamples} bootstrap resamples of {blocks}s{_SEEDS}\n"
     return title + table(("system", "set", "CER %", "std. error", "95 % from", "to"), body, range(2, 6))
 
@@ -120,25 +129,33 @@ def differences(
     groups: Mapping[tuple[str, str], Sequence[Row | Counted]], base: str, blocks: str, resamples: int
 ) -> str:
     """A table of every system's CER less the baseline's: interval and p-value (see :func:`uncertain`), and matched
-    pairs where the sentences are at hand."""
+    pairs where the sentences are at hand; below it, whose seeds are not the baseline's."""
     body = []
+    notes: dict[str, None] = {}
     for (system, name), rows in groups.items():
         if system == base:
             continue
         theirs = groups[base, name]
-        found = resampled(rows, blocks, resamples, theirs)
+        apart = resampled(rows, blocks, resamples, theirs)
         # seed by seed, as sclite's users compare two experiments
-        pairs = [_matched(ours, other) for ours, other in zip(rows, theirs, strict=False)]
-        numbers = (100 * value for value in (found.value, found.low, found.high))
+        paired = pair(rows, theirs)
+        notes[paired.note] = None
+        pairs = [_matched(ours, other) for ours, other in paired.pairs] or ["–"]
+        numbers = (100 * value for value in (apart.value, apart.low, apart.high))
         body.append(
             (
-                *(system, name, *(f"{number:+.2f}" for number in numbers)),
-                *(probability(found.p_value), probability(found.unpaired), ", ".join(pairs)),
+                *(_shown(system, rows), name, *(f"{number:+.2f}" for number in numbers)),
+                *(probability(apart.p_value), probability(apart.unpaired), ", ".join(pairs)),
             )
         )
     head = ("system", "set", f"CER % – {base}'s", "95 % from", "to", "p", "p, seeds unpaired")
     title = f"Differences: {resamples} paired bootstrap resamples of {blocks}s{_SEEDS}\n"
-    return title + table((*head, "p by matched pairs, for each seed"), body, range(2, 7))
+    found = table((*head, "p by matched pairs, for each seed"), body, range(2, 7))
+    return "\n".join([title + found, *filter(None, notes)])
+
+
+def _shown(system: str, rows: Sequence[Row | Counted]) -> str:
+    return marked(system, any(row.late for row in rows))
 
 
 def probability(value: float) -> str:

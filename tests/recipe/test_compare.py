@@ -16,6 +16,7 @@ from espnet_gmot.recipe import compare, news
 from espnet_gmot.recipe.comparison import Folder
 from espnet_gmot.recipe.side_by_side import shares
 from espnet_gmot.recipe.systems import parse_systems
+from espnet_gmot.report.cells import LATE
 from espnet_gmot.report.results import read_results
 from tests.recipe import fake_run
 from tests.recipe.conftest import RECIPE, ROOT, Experiment
@@ -132,6 +133,7 @@ def test_the_test_set_is_scored_once_and_last(bench: Bench) -> None:
     calls = bench.run("--final", seeds="0")
     assert [(o["stage"], o["stop_stage"], o["test_sets"]) for o, _ in calls] == 2 * [("12", "13", "test")]
     phases = {(r.system, r.set): r.phase for r in read_results(bench.work / "results.csv")}
+    assert "*" not in (bench.work / "comparison.txt").read_text()
     assert phases == {(s, n): p for s in ("ctc", "gmot-t") for n, p in (("dev", "dev"), ("test", "final"))}
     assert bench.run("--final", seeds="0") == [] == bench.run(seeds="0")
     bench.refuses("ctc seed 1 is not trained, but w had its test set scored on 20.*--after_final, which marks")
@@ -139,6 +141,8 @@ def test_the_test_set_is_scored_once_and_last(bench: Bench) -> None:
     bench.run("--after_final")
     bench.refuses("--final: the test set was scored on .* without ctc seed 1", "--final")
     bench.run("--final", "--after_final")
+    told = (bench.work / "comparison.txt").read_text().splitlines()
+    assert [line.split()[0] for line in told[2:4]] == ["ctc*", "gmot-t*"] and told[-1] == LATE
     late = {r.phase for r in read_results(bench.work / "results.csv") if r.seed == 1}
     assert late == {"after"} and len(read_results(bench.work / "results.csv")) == 8
 

@@ -26,9 +26,9 @@ loss_gmot=0.{4}, loss_wd=nan, time=1 second, total_count=2
 """
 
 
-def experiment(folder: Path, wrong: int, said: str) -> Path:
+def experiment(folder: Path, wrong: int, said: str, name: str = "test") -> Path:
     """A scored experiment of two epochs whose first `wrong` sentences were heard as `said`."""
-    score = folder / "decode" / "test" / "score_cer"
+    score = folder / "decode" / name / "score_cer"
     score.mkdir(parents=True)
     heard = {key: said if index < wrong else text for index, (key, text) in enumerate(REFERENCE.items())}
     for name, texts in (("ref", REFERENCE), ("hyp", heard)):
@@ -81,6 +81,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out.html"
 
 
+def rows_of(text: str) -> list[list[str]]:
+    """Cells of all tables' rows."""
+    return [re.findall(r"<t[hd][^>]*>([^<]*)<", row) for row in re.findall(r"<tr>.*?</tr>", text, flags=re.DOTALL)]
+
+
 class Reader(HTMLParser):
     """Collects what the tests look at."""
 
@@ -121,7 +126,7 @@ def test_every_picture_has_a_text_and_says_what_to_look_for(page: Path) -> None:
 def test_it_tells_the_results(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "What &amp; why" in text and "gmot&lt;b&gt;" in text and "<b></b>" not in text
-    cells = [re.findall(r"<t[hd][^>]*>([^<]*)<", row) for row in re.findall(r"<tr>.*?</tr>", text, flags=re.DOTALL)]
+    cells = rows_of(text)
     rates = {row[0]: row for row in cells if row[1:2] == ["test"] and len(row) > 6}
     # 30 sentences with 3 errors, 12 with one, of 120 sentences of 7 characters
     assert rates["ctc"][3] == f"{100 * 30 * 3 / 840:.2f}" and rates["ctc"][5:8] == ["", "", ""]
@@ -191,3 +196,29 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert 'id="learning"' in text and 'id="couplings"' not in text
     with pytest.raises(UserError, match="--set and --utt go together"):
         cli.main([*words, "--utt", "a"])
+
+
+def test_one_baseline_for_all_sets(tmp_path: Path) -> None:
+    """The first system lacks a set; another is named as the baseline."""
+    words = ["--partial", "--resamples", "1000", "--html", str(tmp_path / "out.html"), "--exp"]
+    for system, wrong in (("ctc", 30), ("a", 12), ("b", 18)):
+        for name in ("dev",) if system == "ctc" else ("dev", "test"):
+            exp = experiment(tmp_path / system, wrong, "今天她们去公园", name)
+        words.append(f"{system}={exp}")
+
+    def shown(*more: str) -> tuple[list[str], dict[tuple[str, str], str]]:
+        """The table's head and each system's difference."""
+        cli.main([*words, *more])
+        cells = [row for row in rows_of((tmp_path / "out.html").read_text(encoding="utf-8")) if len(row) > 6]
+        return cells[0], {(row[0], row[1]): row[5] for row in cells[1:]}
+
+    head, apart = shown()
+    assert head[5] == "less ctc&#39;s"
+    expected = {("a", "dev"): f"{100 * (12 - 30) / 840:+.2f}", ("b", "dev"): f"{100 * (18 - 30) / 840:+.2f}"}
+    assert {key: value for key, value in apart.items() if value} == expected and len(apart) == 5
+    head, apart = shown("--baseline", "a", "--blocks", "utterance")
+    assert head[5] == "less a&#39;s"
+    assert apart["b", "test"] == apart["b", "dev"] == f"{100 * 6 / 840:+.2f}" and not apart["a", "dev"]
+    assert apart["ctc", "dev"] == f"{100 * 18 / 840:+.2f}"
+    text = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert {row[-1] for row in rows_of(text) if len(row) > 6 and row[1] in ("dev", "test")} == {"utterances"}

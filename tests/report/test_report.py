@@ -9,6 +9,7 @@ import yaml
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import homophones
 from espnet_gmot.report.breakdown import break_down
+from espnet_gmot.report.cells import LATE
 from espnet_gmot.report.cer import edits
 from espnet_gmot.report.cli import main
 from espnet_gmot.report.results import Result, read_results, write_results
@@ -241,6 +242,38 @@ def test_a_csv_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(["--csv", str(tmp_path / "r.csv"), "--baseline", "ctc"])
     with pytest.raises(UserError, match="no ctc on dev; score it"):
         main(["--csv", str(tmp_path / "r.csv"), "--sets", "dev"])
+
+
+def test_what_came_after_the_test_set_was_known_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = comparison(tmp_path / "w")
+    main(["--comparison", str(folder), "--baseline", "ctc", "--resamples", "200"])
+    assert "*" not in capsys.readouterr().out
+    note = {"system": "gmot", "seed": 1, "sets": {"test": {"phase": "after"}}}
+    (folder / "exp/asr_gmot_seed1/comparison.json").write_text(json.dumps(note))
+    utterances = tmp_path / "u.csv"
+    main(
+        ["--comparison", str(folder), "--baseline", "ctc", "--resamples", "200", "--write_utterances", str(utterances)]
+    )
+    told = capsys.readouterr().out
+    lines = write_csv(tmp_path / "r.csv").read_text().splitlines()
+    (tmp_path / "r.csv").write_text("\n".join([*lines[:-1], lines[-1].replace(",final,", ",after,")]) + "\n")
+    page = tmp_path / "out.html"
+    again = [
+        "--csv",
+        str(tmp_path / "r.csv"),
+        "--utterances",
+        str(utterances),
+        "--baseline",
+        "ctc",
+        "--html",
+        str(page),
+    ]
+    main([*again, "--resamples", "200"])
+    for out, names in ((told, ["gmot", *["gmot*"] * 4]), (capsys.readouterr().out, ["gmot*"] * 3)):
+        shown = [line.split()[0] for line in out.splitlines() if line.startswith("gmot")]
+        assert shown == names and LATE in out.splitlines() and "CER gmot test 0.0069" in out
+    text = page.read_text(encoding="utf-8")
+    assert ">gmot*<" in text and ">ctc<" in text and LATE in text
 
 
 def test_resampling_can_be_repeated_without_the_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
