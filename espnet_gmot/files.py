@@ -124,11 +124,30 @@ def beside(path: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes of this machine left when they were killed."""
-    for path in folder.rglob(".*.tmp"):
+    """Remove what killed processes of this machine left: files, and folders that :func:`beside` named."""
+    for path in list(folder.rglob(".*.tmp")):
         host, _, process = path.name[: -len(".tmp")].rpartition("-")
         if host.endswith(f".{os.uname().nodename}") and process.isdigit() and not runs(int(process)):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` that vanishes at the end of the block; a killed process's is swept up by the next.
+
+    Args:
+        path: gives the folder its name; its parent must be there.
+    """
+    sweep(path.parent)
+    folder = beside(path)
+    make_folder(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

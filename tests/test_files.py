@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import alone, beside, disk_full, replacing, require_free, sweep, writing
+from espnet_gmot.files import alone, beside, disk_full, replacing, require_free, staging, sweep, writing
 from tests.recipe.conftest import ROOT
 
 HOLD = """
@@ -77,9 +77,20 @@ def test_what_the_dead_left_goes_before_their_parent_notices(tmp_path: Path) -> 
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # dead, not fetched
     left = tmp_path / f".a.{os.uname().nodename}-{child}.tmp"
     left.write_text("")
+    folder = left.with_name(left.name.replace(".a.", ".pack."))
+    (folder / "exp").mkdir(parents=True)
     sweep(tmp_path)
-    assert not left.exists()
+    assert not left.exists() and not folder.exists()
     os.waitpid(child, 0)
+
+
+def test_a_staging_folder_goes_with_its_block(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), staging(tmp_path / "pack") as folder:
+        (folder / "x").touch()
+        sweep(tmp_path)
+        assert (folder / "x").exists()
+        _ = 1 / 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_inside_is_told_as_it_is(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ import yaml
 
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import working_in
+from espnet_gmot.files import staging, working_in
 from espnet_gmot.hosts import portable
 from espnet_gmot.hosts.export import read_config, read_state, same_tensors, strip
 from espnet_gmot.hosts.register import register
@@ -54,8 +53,8 @@ def pack(words: list[str]) -> bool:
     except UserError as error:
         print(f"espnet_gmot: warning: whoever unpacks this zip needs the plugin: {error}", file=sys.stderr)
         return False
-    with tempfile.TemporaryDirectory(dir=config_file.parent, prefix=".pack_") as name:
-        stage = Path(name).absolute()
+    with staging(config_file.parent / "pack") as folder:
+        stage = folder.absolute()
         stock_config, stock_model = _place(config_file, stage), _place(model_file, stage)
         new = ["asr", "--outpath", str(Path(args.outpath).absolute())]
         new += ["--asr_train_config", str(stock_config), "--asr_model_file", str(stock_model)]

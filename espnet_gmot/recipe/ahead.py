@@ -8,7 +8,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import read_mapping
 from espnet_gmot.marks import MARK
 from espnet_gmot.recipe.decode import INFER, decoding_processes
-from espnet_gmot.recipe.jobs import check_gpus, refused_words
+from espnet_gmot.recipe.jobs import check_gpus, preload, refused_words
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.lm import TRAIN as TRAIN_LM
 from espnet_gmot.recipe.teacher import transfer_of
@@ -114,16 +114,17 @@ def require_options(layout: Layout) -> None:
     Raises:
         UserError: naming the options and what ESPnet says of them.
     """
-    args = layout.args
-    for name, module, stage, exp, needs in (
-        ("lm", TRAIN_LM, 7, layout.lm_exp, ""),
-        ("asr", TRAIN, 11, layout.asr_exp, ""),
-        ("inference", INFER, 12, layout.asr_exp, _NEEDS),
+    args, asked = layout.args, []
+    for name, module, first, last, exp, needs in (
+        ("lm", TRAIN_LM, 6, 7, layout.lm_exp, ""),
+        ("asr", TRAIN, 10, 11, layout.asr_exp, ""),
+        ("inference", INFER, 12, 12, layout.asr_exp, _NEEDS),
     ):
         config, more = getattr(args, f"{name}_config"), getattr(args, f"{name}_args")
-        first = min(stage, 10) if name == "asr" else min(stage, 6) if name == "lm" else stage
-        if not more or not layout.wants(stage) or args.stage >= first or (exp / MARK).is_file():
-            continue
-        words = [*(["--config", config] if config else []), *needs.split(), *shlex.split(more)]
+        if more and layout.wants(last) and args.stage < first and not (exp / MARK).is_file():
+            words = [*(["--config", config] if config else []), *needs.split(), *shlex.split(more)]
+            asked.append((f"--{name}_args {more!r}", module, words))
+    preload(*(module for _, module, _ in asked))
+    for option, module, words in asked:
         if (reason := refused_words(module, words)) is not None:
-            raise UserError(f"--{name}_args {more!r}: {reason}")
+            raise UserError(f"{option}: {reason}")

@@ -22,7 +22,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / folder / "text").touch()
     (tmp_path / "dump/raw/org/dev").mkdir(parents=True)
     (tmp_path / "asr.yaml").write_text("model: gmot\n")
-    monkeypatch.setattr(jobs, "preload", lambda *modules: None)
+    for module in (jobs, ahead):
+        monkeypatch.setattr(module, "preload", lambda *modules: None)
 
 
 def look(*words: str, test_sets: str = "dev test") -> None:
