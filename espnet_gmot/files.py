@@ -103,8 +103,9 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False) -> Iterator
         durable: have the content on the disk before it takes the place: then a power cut can't empty the file either.
 
     Raises:
-        UserError: the disk is full or the place is not writable.
+        UserError: the disk is full or the place is not writable, or a folder.
     """
+    check_file(path)
     temporary = beside(path)
     make_folder(path.parent)
     try:
@@ -116,6 +117,12 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False) -> Iterator
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_file(path: Path) -> None:
+    """Raise a ``UserError`` where a folder stands in the place of a file that is to be written."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the name of a file, e.g. in it")
 
 
 def beside(path: Path) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import check_file
 from espnet_gmot.report import html, knowledge, sounds
 from espnet_gmot.report.cells import LATE, NOTE, read_note
 from espnet_gmot.report.results import Result, read_results
@@ -243,6 +244,24 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(words)
     args.words = ["report", *words]
     html.check(args)
+    _check(args)
+    print(from_csv(args) if args.csv else from_experiments(args))
+    if args.html:
+        print(args.html)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise a ``UserError`` where options don't fit together, before any work."""
+    if args.systems and args.exp:
+        raise UserError("--systems: chooses those of --comparison or --csv; of --exp, name the ones that you want")
+    if args.inference_tag and args.csv:
+        raise UserError("--inference_tag: --csv has the decodings that were scored; give --exp or --comparison instead")
+    if args.utterances and not (args.csv and (args.baseline or args.blocks)):
+        raise UserError("--utterances: goes with --csv and --baseline or --blocks")
+    for path in (args.html, args.write_utterances, args.write_knowledge):
+        if path is not None:
+            check_file(path)
     if args.anonymous and not args.write_utterances:
         raise UserError("--anonymous: goes with --write_utterances FILE")
     if args.teacher and not args.errors:
@@ -253,7 +272,3 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--write_sounds: goes with --errors --baseline NAME")
     if args.resamples < 100:
         raise UserError(f"--resamples {args.resamples}: must be at least 100")
-    print(from_csv(args) if args.csv else from_experiments(args))
-    if args.html:
-        print(args.html)
-    return 0

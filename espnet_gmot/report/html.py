@@ -8,12 +8,14 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.scored import Row
 
+_TITLE = "What the transfer did"
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the page's options to those of ``report``."""
     page = parser.add_argument_group("the page")
     page.add_argument("--html", type=Path, metavar="FILE", help="all of it, curves, couplings and errors, as one page")
-    page.add_argument("--title", default="What the transfer did", help="of the page")
+    page.add_argument("--title", help=f"of the page [{_TITLE}]")
     page.add_argument("--set", type=Path, metavar="DIR", help="data directory of --utt, e.g. dump/raw/dev")
     page.add_argument("--utt", nargs="+", default=[], help="utterances whose couplings the page draws")
     page.add_argument("--truth", type=Path, metavar="CTM", help="true times of --utt")
@@ -28,6 +30,12 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--set and --utt go together: the data directory and its utterances to draw")
     if args.utt and not args.html:
         raise UserError("--utt: says what the page draws: give --html FILE, or see the command align")
+    for name in ("title", "alignment", "knowledge", "truth", "frame_shift"):
+        if getattr(args, name) is not None and not args.html:
+            raise UserError(f"--{name}: says what the page shows: give --html FILE")
+    for name in ("truth", "frame_shift"):
+        if getattr(args, name) is not None and not args.utt:
+            raise UserError(f"--{name}: goes with --utt: it is of the utterances that the page draws")
 
 
 def write(
@@ -62,4 +70,5 @@ def write(
     scores = read_scores(args.alignment) if args.alignment else []
     knowledge = read_knowledge(args.knowledge) if args.knowledge else []
     how = {"resamples": args.resamples, "baseline": args.baseline or "", "blocks": args.blocks}
-    Page(args.title, exps, rows, results, couplings, scores, knowledge, args.words, **how).write(args.html)
+    title = _TITLE if args.title is None else args.title
+    Page(title, exps, rows, results, couplings, scores, knowledge, args.words, **how).write(args.html)

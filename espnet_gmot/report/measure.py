@@ -21,13 +21,16 @@ class Score:
     Attributes:
         experiment, model_file: whose features or posteriors.
         aligner: ``plan`` (as trained), a preset's name (its transport on the same features), or ``ctc``.
-        utterances, tokens: how many.
-        error_ms: mean of |centre - true centre|, the centre of a plan being its column's barycentre.
+        utterances, tokens: how many; of CTC, only utterances whose labels are as many as the plan's tokens.
+        error_ms: mean of |centre - true centre|, the centre of a plan being its column's barycentre; tokens without
+            mass have none, and count in path_ms alone.
         error_se_ms: standard error of that mean, utterances being drawn.
         median_ms: median of the same errors.
         bias_ms: mean of centre - true centre.
         path_ms: mean of |middle - true centre| along the monotone path that holds the most mass.
         inside: mean share of a column's mass in the token's true span; of CTC, of its frames.
+        without_mass: tokens to which an unbalanced plan gives no mass; -1 in files that were written before they were
+            counted.
         date, commit: when and with what it was measured; empty in files that were written before they were noted.
     """
 
@@ -42,6 +45,7 @@ class Score:
     bias_ms: float
     path_ms: float
     inside: float
+    without_mass: int = -1
     date: str = ""
     commit: str = ""
 
@@ -107,6 +111,7 @@ def score(experiment: str, model_file: str, aligner: str, errors: Iterable[np.nd
         bias_ms=1000 * float(np.nanmean(together[0])),
         path_ms=1000 * float(np.nanmean(np.abs(together[1]))),
         inside=float(np.nanmean(together[2])),
+        without_mass=int(np.isnan(off).sum()),
     )
 
 
@@ -121,16 +126,40 @@ def _centres(spans: Sequence[Span]) -> np.ndarray:
 
 
 def table(scores: Sequence[Score]) -> str:
-    """For readers."""
-    head = f"{'aligner':16}{'tokens':>8}{'error ms':>18}{'median':>8}{'bias':>8}{'path ms':>9}{'inside %':>10}  of"
+    """For readers; lines below it say which rows leave out tokens or utterances that others have."""
+    columns = f"{'error ms':>18}{'median':>8}{'bias':>8}{'path ms':>9}{'inside %':>10}"
+    head = f"{'aligner':16}{'tokens':>8}{'no mass':>9}{columns}  of"
     lines = [head]
     for s in scores:
         error = f"{s.error_ms:.1f} ± {s.error_se_ms:.1f}"
-        numbers = (
-            f"{s.tokens:>8}{error:>18}{s.median_ms:>8.1f}{s.bias_ms:>8.1f}{s.path_ms:>9.1f}{100 * s.inside:>10.1f}"
+        numbers = f"{error:>18}{s.median_ms:>8.1f}{s.bias_ms:>8.1f}{s.path_ms:>9.1f}{100 * s.inside:>10.1f}"
+        lines.append(f"{s.aligner:16}{s.tokens:>8}{_lost(s):>9}{numbers}  {s.experiment} {s.model_file}")
+    return "\n".join([*lines, *left_out(scores)])
+
+
+def left_out(scores: Sequence[Score]) -> list[str]:
+    """What makes rows hard to compare: tokens without mass, which are in no mean, and utterances that a row lacks."""
+    most: dict[tuple[str, str], int] = {}
+    for each in scores:
+        model = each.experiment, each.model_file
+        most[model] = max(most.get(model, 0), each.utterances)
+    lines = []
+    if any(each.without_mass > 0 for each in scores):
+        lines.append(
+            "Tokens without mass have no time and are in no mean but the path's: many of them make a row look better."
         )
-        lines.append(f"{s.aligner:16}{numbers}  {s.experiment} {s.model_file}")
-    return "\n".join(lines)
+    for each in scores:
+        if lost := most[each.experiment, each.model_file] - each.utterances:
+            lines.append(
+                f"{each.aligner} of {each.experiment} {each.model_file} lacks {lost} of {lost + each.utterances} "
+                "utterances, whose labels are not as many as the plan's tokens."
+            )
+    return lines
+
+
+def _lost(score: Score) -> str:
+    """How many tokens have no mass, where that is known."""
+    return "–" if score.without_mass < 0 else str(score.without_mass)
 
 
 def write_scores(path: Path, scores: Iterable[Score]) -> None:

@@ -16,7 +16,7 @@ from espnet_gmot.report.cer import Edit
 from espnet_gmot.report.differences import Difference, differences
 from espnet_gmot.report.homophones import TONED, similarity
 from espnet_gmot.report.knowledge import HEAD, Knowledge
-from espnet_gmot.report.measure import Score
+from espnet_gmot.report.measure import Score, left_out
 from espnet_gmot.report.origin import here, origin, parameters_size, training_command
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.scored import Row
@@ -273,9 +273,21 @@ def _scores(scores: Sequence[Score]) -> Table:
     rows = []
     for s in scores:
         errors = [f"{s.error_ms:.0f} ± {s.error_se_ms:.0f}", f"{s.median_ms:.0f}", f"{s.path_ms:.0f}"]
-        rows.append([s.aligner, *errors, f"{100 * s.inside:.0f}", str(s.tokens), f"{s.experiment} {s.model_file}"])
-    head = ["coupling", "error ms", "median ms", "along the path ms", "inside %", "characters", "of"]
-    return Table("Mean errors with their standard errors over utterances; plan is the coupling as trained.", head, rows)
+        cells = [*errors, f"{100 * s.inside:.0f}", str(s.tokens)]
+        lost = "" if s.without_mass < 0 else str(s.without_mass)
+        rows.append([s.aligner, *cells, lost, f"{s.experiment} {s.model_file}"])
+    head = [
+        "coupling",
+        "error ms",
+        "median ms",
+        "along the path ms",
+        "inside %",
+        "characters",
+        "of these without mass",
+        "of",
+    ]
+    caption = "Mean errors with their standard errors over utterances; plan is the coupling as trained."
+    return Table(" ".join([caption, *left_out(scores)]), head, rows)
 
 
 def _knowledge(found: Sequence[Knowledge]) -> Table:

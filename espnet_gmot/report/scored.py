@@ -90,7 +90,7 @@ def collect(system: str, exp: Path, sets: Sequence[str], tag: str | None) -> lis
         tag: decoding folder; needed where there are several.
 
     Raises:
-        UserError: several decodings and no ``tag``, or a set that was not scored.
+        UserError: several decodings and no ``tag``, or a set that was not scored, or not to the end, or is empty.
     """
     found = decodings(exp)
     if tag is None and len(found) > 1:
@@ -109,11 +109,30 @@ def collect(system: str, exp: Path, sets: Sequence[str], tag: str | None) -> lis
 
 def _counted(folder: Path) -> tuple[Counts, str]:
     """The errors of a scored set, and who counted them."""
-    counts = read_result(folder / "result.txt")
+    result = folder / "result.txt"
+    counts, source = read_result(result), "jiwer (from trn)"
     if counts is None:
-        return count_trn(folder), "jiwer (from trn)"
-    by_jiwer = (folder / "result.txt").read_text(encoding="utf-8", errors="replace").startswith("Counted by jiwer")
-    return counts, "jiwer" if by_jiwer else "sclite"
+        counts = count_trn(folder)
+    else:
+        _check_fresh(result, counts)
+        by_jiwer = result.read_text(encoding="utf-8", errors="replace").startswith("Counted by jiwer")
+        source = "jiwer" if by_jiwer else "sclite"
+    if counts.tokens < 1:
+        raise UserError(f"{folder}/ref.trn: has no characters to count errors of; score a set that has some")
+    return counts, source
+
+
+def _check_fresh(result: Path, counts: Counts) -> None:
+    """Stage 13 writes the trn files first: an older result may be that of another decoding."""
+    hypotheses = result.with_name("hyp.trn")
+    if not hypotheses.is_file() or result.stat().st_mtime_ns >= hypotheses.stat().st_mtime_ns:
+        return
+    now = count_trn(result.parent)  # a copy may have any times
+    if (counts.sentences, counts.tokens, counts.errors) != (now.sentences, now.tokens, now.errors):
+        raise UserError(
+            f"{result}: is older than hyp.trn and counts {counts.errors} errors where that has {now.errors}: "
+            "run stage 13 again, which was cut short"
+        )
 
 
 def check_finished(exp: Path) -> None:

@@ -67,3 +67,24 @@ def test_scores_are_read_as_written(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"no column .experiment.; align --measure"):
         read_scores(tmp_path / "x.csv")
+
+
+def test_what_a_row_leaves_out_is_told(tmp_path: Path) -> None:
+    """A token without mass is in no mean; CTC lacks utterances of other units."""
+    truth = spans_of((0.0, 0.4), (0.4, 0.8))
+    whole, dropping = np.zeros((10, 2)), np.zeros((10, 2))
+    whole[1:5, 0] = whole[0, 1] = 1  # the second token is far off,
+    dropping[1:5, 0] = 1  # or has no mass at all
+    parts = {name: [plan_errors(plan, truth, 1.0)] * 2 for name, plan in (("ot", whole), ("uot", dropping))}
+    scores = [score("e", "m", name, each) for name, each in parts.items()]
+    assert [each.without_mass for each in scores] == [0, 2] and scores[1].error_ms < scores[0].error_ms
+    scores.append(score("e", "m", "ctc", [span_errors(truth, truth)]))
+    told = table(scores)
+    assert [line.split()[1:3] for line in told.splitlines()[1:4]] == [["4", "0"], ["4", "2"], ["2", "0"]]
+    assert "Tokens without mass have no time" in told and "ctc of e m lacks 1 of 2 utterances" in told
+    assert table(scores[:1]).count("\n") == 1
+    write_scores(tmp_path / "x.csv", scores)
+    assert [each.without_mass for each in read_scores(tmp_path / "x.csv")] == [0, 2, 0]
+    older = [",".join(line.split(",")[:11]) for line in (tmp_path / "x.csv").read_text().splitlines()]
+    (tmp_path / "older.csv").write_text("\n".join(older))
+    assert {each.without_mass for each in read_scores(tmp_path / "older.csv")} == {-1}
