@@ -21,7 +21,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.kaldi.check_data import misread
 from espnet_gmot.kaldi.tables import count_lines, read_transcripts
-from espnet_gmot.words import split_words
+from espnet_gmot.words import parse_words, split_words
 
 LAUNCHER = "python3 -m espnet_gmot"
 STREAM = "teacher"
@@ -126,9 +126,32 @@ def _options(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
             f"--num_splits_asr {recipe.told['num_splits_asr']}: ESPnet splits its own data streams only: "
             "give --teacher_mode online"
         )
-    if "--normalise" in args.teacher_opts and "none" not in args.teacher_opts:
+    if _normalised(args):
         options["centre"] = False  # a running mean would take the exactness away
     return options
+
+
+def _normalised(args: argparse.Namespace) -> bool:
+    """Whether --teacher_opts asks dump-teacher for normalised features, as dump-teacher itself understands them.
+
+    Raises:
+        UserError: dump-teacher has no such option or value, or adopt has an option of its own for it.
+    """
+    from espnet_gmot.teacher import dump
+
+    parser = dump.get_parser()
+    parser.set_defaults(layer=None)
+    asked = parse_words(parser, "--teacher_opts", args.teacher_opts, ["--model=", "--text=", "--out="])
+    for name, unset, instead in (
+        ("model", "", "--teacher"),
+        ("layer", None, "--teacher_layer"),
+        ("text", Path(), "--train_set and --valid_set"),
+        ("out", Path(), "--teacher_name"),
+    ):
+        if getattr(asked, name) != unset:
+            raise UserError(f"--teacher_opts '{args.teacher_opts}': give {instead} to adopt in place of --{name}")
+    dump.options_of(asked).check()
+    return asked.normalise != "none"
 
 
 def _initial(path: Path, config: Path) -> str:

@@ -263,16 +263,19 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def options_of(args: argparse.Namespace) -> DumpOptions:
+    """The options that :func:`get_parser` has read."""
+    given = {name: getattr(args, name) for name in DumpOptions.__dataclass_fields__}
+    if isinstance(args.layer, list) and len(args.layer) == 1:
+        given["layer"] = args.layer[0]
+    return DumpOptions(**given)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `python3 -m espnet_gmot dump-teacher`."""
     args = get_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
-    names = DumpOptions.__dataclass_fields__
-    given = {name: getattr(args, name) for name in names}
-    if isinstance(args.layer, list) and len(args.layer) == 1:
-        given["layer"] = args.layer[0]
-    options = DumpOptions(**given)
-    scp = dump(options, args.text, args.out, overwrite=args.overwrite)
+    scp = dump(options_of(args), args.text, args.out, overwrite=args.overwrite)
     _LOG.info("finished: %s", scp)
     return 0
 

@@ -11,6 +11,7 @@ from espnet_gmot import adopt, launcher
 from espnet_gmot.adopt import installation, transcripts
 from espnet_gmot.adopt.recipe import look
 from espnet_gmot.errors import UserError
+from espnet_gmot.teacher.normalise import FeatureStats
 from tests.teacher.conftest import TEXT, save_bert
 
 CONFIG = "# mine\nencoder: conformer\nmodel_conf:\n    ctc_weight: 0.3  # a third\n"
@@ -126,6 +127,40 @@ def test_archives_configuration_and_commands(
     assert Path("dump/raw/dev/centred/teacher.scp").is_file()
     assert yaml.safe_load(Path("c.yaml").read_text())["model_conf"]["gmot_conf"]["centre"] is False
     assert "--asr_tag t\n" in capsys.readouterr().out
+
+
+def test_teacher_opts_are_read_as_dump_teacher_reads_them(
+    recipe: Callable[..., Path], plm: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Not by the letters in them: a file's name may hold any, and argparse knows short forms."""
+    recipe({"train_sp": 7, "dev": 2}, COMMAND)
+    Path("nonelang.txt").write_text("<NOISE>\n")
+    for name, words in (("a", "--normalise centre --nlsyms_txt nonelang.txt"), ("c", "--norm=whiten")):
+        assert run(plm, f"--teacher_opts={words}", "--teacher_name", name, "--out", f"{name}.yaml") == 0
+        assert yaml.safe_load(Path(f"{name}.yaml").read_text())["model_conf"]["gmot_conf"]["centre"] is False, words
+        borrowed = [FeatureStats.load(Path("dump/raw", part, name)).key for part in ("train_sp", "dev")]
+        assert borrowed[0] == borrowed[1]  # the validation set's are the training set's
+    assert run(plm, "--teacher_opts", "--normalise none", "--teacher_name", "b", "--out", "b.yaml") == 0
+    assert "centre" not in yaml.safe_load(Path("b.yaml").read_text())["model_conf"]["gmot_conf"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--bogus", "--teacher_opts '--bogus': unrecognized arguments: --bogus: `python3 -m espnet_gmot dump-"),
+        ("--normalise some", "argument --normalise: invalid choice: 'some'"),
+        ("--max_unknown 7", "--max_unknown 7.0: must lie between 0 and 1"),
+        ("--layer 2", "--teacher_opts '--layer 2': give --teacher_layer to adopt in place of --layer"),
+        ("--out elsewhere", "give --teacher_name to adopt in place of --out"),
+    ],
+)
+def test_bad_teacher_opts_are_found_before_the_work(
+    recipe: Callable[..., Path], plm: Path, capsys: pytest.CaptureFixture, words: str, said: str
+) -> None:
+    recipe({"train_sp": 7, "dev": 2}, COMMAND)
+    assert run(plm, f"--teacher_opts={words}") == 1
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.err.count("\n") == 1 and "train " not in printed.out
 
 
 def test_a_second_call_names_the_experiment_as_the_first_did(
