@@ -39,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
     add("--teacher", required=True, metavar="MODEL", help="language model: a folder or a Hugging Face name")
     add("--preset", default="gmot", choices=[name for name in PRESETS if name != "ctc"], help="(default: gmot)")
     add("--init", type=Path, metavar="FILE", help="start from a trained stock model: exp/asr_TAG/valid.acc.ave.pth")
-    add("--teacher_layer", type=int, nargs="+", metavar="N", help="layer or layers (default: what the preset says)")
+    add("--teacher_layer", type=int, nargs="+", metavar="N", help="layer or layers (default: what the preset says); "
+        "several are mixed by weights that are learned, but hcsa has one for each of its three taps")  # fmt: skip
     add("--teacher_mode", default="archive", choices=("archive", "online"), help="compute the teacher's features now "
         "(archive, the default), or in every training step")  # fmt: skip
     add("--teacher_opts", default="", metavar="OPTS", help='more for dump-teacher: "--device cuda --precision int8"')
@@ -117,6 +118,10 @@ def _options(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
     options: dict[str, Any] = {"preset": args.preset}
     if args.teacher_layer:
         options["teacher_layer"] = args.teacher_layer if len(args.teacher_layer) > 1 else args.teacher_layer[0]
+        if len(args.teacher_layer) > 1 and not isinstance(PRESETS[args.preset].get("tap"), list):
+            options["teacher_mix"] = True  # one tap can't be paired with several layers
+            layers = ", ".join(map(str, args.teacher_layer))
+            _say("layers", f"{layers}: mixed by weights that are learned (teacher_mix: true)")
     if args.teacher_mode == "online":
         if args.teacher_opts:
             raise UserError(f"--teacher_opts '{args.teacher_opts}': for archives; an online teacher's are in gmot_conf")

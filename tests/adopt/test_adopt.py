@@ -10,6 +10,7 @@ import yaml
 from espnet_gmot import adopt, launcher
 from espnet_gmot.adopt import installation, transcripts
 from espnet_gmot.adopt.recipe import look
+from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
 from espnet_gmot.teacher.normalise import FeatureStats
 from tests.teacher.conftest import TEXT, save_bert
@@ -142,6 +143,20 @@ def test_teacher_opts_are_read_as_dump_teacher_reads_them(
         assert borrowed[0] == borrowed[1]  # the validation set's are the training set's
     assert run(plm, "--teacher_opts", "--normalise none", "--teacher_name", "b", "--out", "b.yaml") == 0
     assert "centre" not in yaml.safe_load(Path("b.yaml").read_text())["model_conf"]["gmot_conf"]
+
+
+def test_several_layers_are_mixed_where_the_preset_has_one_tap(
+    recipe: Callable[..., Path], plm: Path, capsys: pytest.CaptureFixture
+) -> None:
+    recipe({"train_sp": 7, "dev": 2}, COMMAND)
+    assert run(plm, "--teacher_layer", "2", "3") == 0
+    assert "layers     2, 3: mixed by weights that are learned (teacher_mix: true)\n" in capsys.readouterr().out
+    conf = yaml.safe_load(Path("conf/train_gmot.yaml").read_text())["model_conf"]["gmot_conf"]
+    assert conf == {"preset": "gmot", "teacher_layer": [2, 3], "teacher_mix": True, "teacher_width": 64}
+    assert GMOTConfig.from_dict(conf).teacher_mix
+    words = ["--preset", "hcsa", "--teacher_layer", "1", "2", "3", "--out", "hcsa.yaml"]
+    assert run(plm, *words) == 0 and "mixed" not in capsys.readouterr().out  # a layer for each tap
+    assert "teacher_mix" not in yaml.safe_load(Path("hcsa.yaml").read_text())["model_conf"]["gmot_conf"]
 
 
 @pytest.mark.parametrize(
