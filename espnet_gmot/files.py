@@ -248,10 +248,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` to ``path`` in one step."""
-    with replacing(path) as handle:
-        json.dump(content, handle, ensure_ascii=False, indent=1)
-        handle.write("\n")
+    """Write ``content`` to ``path`` as :func:`write_text` does."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def write_text(path: str | Path, text: str) -> None:

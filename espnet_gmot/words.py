@@ -1,5 +1,8 @@
 """Options that hold options, such as ``--asr_args "--max_epoch 10"``."""
 
+import argparse
+import contextlib
+import io
 import shlex
 from collections.abc import Iterable
 
@@ -28,3 +31,28 @@ def split_words(option: str, text: str) -> list[str]:
         return shlex.split(text)
     except ValueError as error:
         raise UserError(f"{option} {text!r}: {str(error).lower()}: close the quotation marks") from error
+
+
+def parse_words(
+    parser: argparse.ArgumentParser, option: str, text: str, before: Iterable[str] = ()
+) -> argparse.Namespace:
+    """What an option's value says to another command, by that command's own parser.
+
+    Args:
+        parser: the other command's.
+        option: for messages.
+        text: the option's value.
+        before: words that go before those of the text.
+
+    Raises:
+        UserError: the other command wouldn't take these words; it says why in one line, without that command's usage.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parser.parse_args([*before, *split_words(option, text)])
+    except SystemExit as error:
+        if not error.code:  # --help: it is on the screen
+            raise
+        why = said.getvalue().strip().rpartition(": error: ")[2]
+        raise UserError(f"{option} {text!r}: {why}: `{parser.prog} --help` lists what goes here") from error

@@ -21,7 +21,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.kaldi.check_data import misread
 from espnet_gmot.kaldi.tables import count_lines, read_transcripts
-from espnet_gmot.words import split_words
+from espnet_gmot.words import parse_words, split_words
 
 LAUNCHER = "python3 -m espnet_gmot"
 STREAM = "teacher"
@@ -39,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
     add("--teacher", required=True, metavar="MODEL", help="language model: a folder or a Hugging Face name")
     add("--preset", default="gmot", choices=[name for name in PRESETS if name != "ctc"], help="(default: gmot)")
     add("--init", type=Path, metavar="FILE", help="start from a trained stock model: exp/asr_TAG/valid.acc.ave.pth")
-    add("--teacher_layer", type=int, nargs="+", metavar="N", help="layer or layers (default: what the preset says)")
+    add("--teacher_layer", type=int, nargs="+", metavar="N", help="layer or layers (default: what the preset says); "
+        "several are mixed by weights that are learned, but hcsa has one for each of its three taps")  # fmt: skip
     add("--teacher_mode", default="archive", choices=("archive", "online"), help="compute the teacher's features now "
         "(archive, the default), or in every training step")  # fmt: skip
     add("--teacher_opts", default="", metavar="OPTS", help='more for dump-teacher: "--device cuda --precision int8"')
@@ -117,6 +118,10 @@ def _options(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
     options: dict[str, Any] = {"preset": args.preset}
     if args.teacher_layer:
         options["teacher_layer"] = args.teacher_layer if len(args.teacher_layer) > 1 else args.teacher_layer[0]
+        if len(args.teacher_layer) > 1 and not isinstance(PRESETS[args.preset].get("tap"), list):
+            options["teacher_mix"] = True  # one tap can't be paired with several layers
+            layers = ", ".join(map(str, args.teacher_layer))
+            _say("layers", f"{layers}: mixed by weights that are learned (teacher_mix: true)")
     if args.teacher_mode == "online":
         if args.teacher_opts:
             raise UserError(f"--teacher_opts '{args.teacher_opts}': for archives; an online teacher's are in gmot_conf")
@@ -126,9 +131,32 @@ def _options(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
             f"--num_splits_asr {recipe.told['num_splits_asr']}: ESPnet splits its own data streams only: "
             "give --teacher_mode online"
         )
-    if "--normalise" in args.teacher_opts and "none" not in args.teacher_opts:
+    if _normalised(args):
         options["centre"] = False  # a running mean would take the exactness away
     return options
+
+
+def _normalised(args: argparse.Namespace) -> bool:
+    """Whether --teacher_opts asks dump-teacher for normalised features, as dump-teacher itself understands them.
+
+    Raises:
+        UserError: dump-teacher has no such option or value, or adopt has an option of its own for it.
+    """
+    from espnet_gmot.teacher import dump
+
+    parser = dump.get_parser()
+    parser.set_defaults(layer=None)
+    asked = parse_words(parser, "--teacher_opts", args.teacher_opts, ["--model=", "--text=", "--out="])
+    for name, unset, instead in (
+        ("model", "", "--teacher"),
+        ("layer", None, "--teacher_layer"),
+        ("text", Path(), "--train_set and --valid_set"),
+        ("out", Path(), "--teacher_name"),
+    ):
+        if getattr(asked, name) != unset:
+            raise UserError(f"--teacher_opts '{args.teacher_opts}': give {instead} to adopt in place of --{name}")
+    dump.options_of(asked).check()
+    return asked.normalise != "none"
 
 
 def _initial(path: Path, config: Path) -> str:

@@ -27,6 +27,7 @@ from espnet_gmot.files import read_mapping, working_in
 from espnet_gmot.hosts import portable, stock
 from espnet_gmot.hosts.checkpoints import unpickle
 from espnet_gmot.hosts.register import register
+from espnet_gmot.hosts.unfit import long_enough
 from espnet_gmot.kaldi.wav import read_audio
 
 OWN = "gmot."
@@ -236,7 +237,8 @@ def check(exported: Exported, wav: Path | None = None) -> tuple[str, float]:
         words = [str(word.absolute()) if isinstance(word, Path) else str(word) for word in command]
         log = open(Path(folder, "log"), "w+b")  # noqa: SIM115 - closed below, after the process that writes it
         with log, subprocess.Popen(words, cwd=folder, stdout=log, stderr=log) as process:
-            expected = stock.decode(paths[2], exported.original_file, speech)
+            with long_enough(f"--check_wav {wav}" if wav else "noise"):
+                expected = stock.decode(paths[2], exported.original_file, speech)
             if process.wait() != 0:
                 log.seek(0)
                 lines = log.read().decode(errors="replace").strip().splitlines() or ["no message"]

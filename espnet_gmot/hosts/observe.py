@@ -11,19 +11,23 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import yaml
 from espnet2.tasks.asr import ASRTask
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from espnet2.train.dataset import ESPnetDataset
 
 from espnet_gmot.config import PRESETS, GMOTConfig
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import working_in
 from espnet_gmot.graph import Graph
+from espnet_gmot.hosts.export import read_config
 from espnet_gmot.hosts.model import ESPnetGMOTASRModel
+from espnet_gmot.hosts.places import RECIPE, root_of
 from espnet_gmot.hosts.register import register
+from espnet_gmot.hosts.unfit import check_spelling, long_enough
 from espnet_gmot.kaldi.ark import read_matrix
+from espnet_gmot.kaldi.ctm import field
 from espnet_gmot.kaldi.tables import read_table
-from espnet_gmot.kaldi.wav import read_audio, read_wav_scp, sampling_rate
+from espnet_gmot.kaldi.wav import file_of, read_audio, read_wav_scp, sampling_rate
 from espnet_gmot.loss import GMOTLoss
 from espnet_gmot.schedule import Now
 
@@ -105,13 +109,14 @@ class Observer:
     """A trained experiment that can be asked what it makes of recordings.
 
     Args:
-        exp: experiment folder, with ``config.yaml``; relative paths in it are read from where it was trained.
+        exp: experiment folder, with ``config.yaml``; relative paths in it hold in one of the folders above it, or in
+            the working directory (:mod:`espnet_gmot.hosts.places`).
         model_file: parameters, by default the first of ``*.ave.pth``, ``*.best.pth`` and ``latest.pth``.
         teacher: folder or hub name of the PLM, where neither the experiment nor its archives tell.
         initial: the model as its training began, from the experiment's seed, instead of trained parameters.
 
     Raises:
-        UserError: no such experiment or parameters.
+        UserError: no such experiment, parameters or files of its recipe.
     """
 
     def __init__(
@@ -122,15 +127,19 @@ class Observer:
         if not (self.exp / "config.yaml").is_file():
             raise UserError(f"{exp}: no config.yaml; give the folder of a trained experiment, such as exp/asr_gmot")
         self.file = None if initial else _parameters(self.exp, model_file)
-        set_all_random_seed(yaml.safe_load((self.exp / "config.yaml").read_text(encoding="utf-8")).get("seed", 0))
-        self.model, self.args = ASRTask.build_model_from_file(self.exp / "config.yaml", self.file)
+        config = read_config(self.exp)
+        self.root = root_of(self.exp, _paths(config)) or Path.cwd()
+        set_all_random_seed(config.get("seed", 0))
+        self.model, self.args = _build(self.exp / "config.yaml", self.file, self.root)
         self.model.eval()
-        self.preprocess = ASRTask.build_preprocess_fn(self.args, train=False)
+        with working_in(self.root):
+            self.preprocess = ASRTask.build_preprocess_fn(self.args, train=False)
+            self._units("")  # it reads its file of pieces when it is first used
         self.collate = ASRTask.build_collate_fn(self.args, train=False)
         self.streams = _streams(self.args)
         self.rate = sampling_rate((self.args.frontend_conf or {}).get("fs", 16000), "frontend_conf.fs")
         self.raw = self.args.input_size is None
-        self._teacher_name = teacher
+        self._teacher_name = str(Path(teacher).absolute()) if teacher and Path(teacher).exists() else teacher
         self._plm: Any = None
 
     def centre_as(self, other: "Observer") -> None:
@@ -153,16 +162,18 @@ class Observer:
         """
         directory = Path(directory)
         path, kind = next(iter(self.streams["speech"].items()))
-        speech = directory / path.name
-        for table in (speech, directory / "text"):
+        speech, texts = tables = (directory / path.name, directory / "text")
+        for table in tables:
             if utterance not in read_table(table):
                 raise UserError(f"{table}: no utterance {utterance}; choose one of its first column")
-        loaded = ESPnetDataset(
-            [(str(speech), "speech", kind), (str(directory / "text"), "text", "text")], preprocess=self.preprocess
-        )[utterance]
-        samples = loaded[1]["speech"]
-        seconds = len(samples) / self.rate if self.raw else _length(speech, utterance, len(samples), frame_shift)
-        return self._observe(loaded, seconds, self._archived(directory, utterance))
+        root, speech, text = self._root_of(speech, read_table(speech)[utterance]), speech.absolute(), texts.absolute()
+        with working_in(root):
+            sources = [(str(speech), "speech", kind), (str(text), "text", "text")]
+            loaded = ESPnetDataset(sources, preprocess=self.preprocess)[utterance]
+            samples = loaded[1]["speech"]
+            seconds = len(samples) / self.rate if self.raw else _length(speech, utterance, len(samples), frame_shift)
+        rows, words = self._archived(directory, utterance), read_table(texts)[utterance]
+        return self._observe(loaded, words, f"{texts}: {utterance}", seconds, rows)
 
     def heard(self, wav: str | Path, text: str) -> Observation:
         """Observe a recording with its transcript, written as in the training set.
@@ -174,15 +185,25 @@ class Observer:
             raise UserError(f"--wav {wav}: {self.exp} reads features, not audio: give --set and --utt")
         if not Path(wav).is_file():
             raise UserError(f"--wav {wav}: no such file")
-        name = Path(wav).stem
+        name = field(Path(wav).stem)  # a name as Kaldi's are, which hold no white space
         audio = read_audio(str(wav), self.rate)
         loaded = (name, self.preprocess(name, {"speech": audio, "text": text}))
-        return self._observe(loaded, len(audio) / self.rate, None)
+        return self._observe(loaded, text, f"--text '{text}'", len(audio) / self.rate, None)
 
-    def _observe(self, loaded: tuple[str, dict], seconds: float, teacher: np.ndarray | None) -> Observation:
+    def _units(self, text: str) -> list[str]:
+        """The tokens of a text before they become ids; none where the preprocessor doesn't tell."""
+        tokenizer, clean = (getattr(self.preprocess, name, None) for name in ("tokenizer", "text_cleaner"))
+        return list(tokenizer.text2tokens(clean(text))) if tokenizer and clean else []
+
+    def _observe(
+        self, loaded: tuple[str, dict], text: str, where: str, seconds: float, teacher: np.ndarray | None
+    ) -> Observation:
         name, data = loaded
         if not len(data["text"]):
             raise UserError(f"{name}: its transcript is empty; give some text")
+        labels = data["text"].tolist()
+        pieces = [self.args.token_list[label] for label in labels]
+        check_spelling(pieces, self._units(text), where, needed=teacher is None)
         _, batch = self.collate([loaded])
         couples = self.model.gmot is not None if isinstance(self.model, ESPnetGMOTASRModel) else False
         losses = [module for module in self.model.modules() if isinstance(module, GMOTLoss)]
@@ -195,15 +216,13 @@ class Observer:
             loss.register_forward_pre_hook(lambda module, given: inputs.update({id(module): given})) for loss in losses
         ]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), long_enough(name):
                 _, stats, _ = self.model(**batch)
                 log_probs = self._posteriors(batch)
                 graphs = [loss.graphs(*inputs[id(loss)]) for loss in losses]
         finally:
             for hook in hooks:
                 hook.remove()
-        labels = batch["text"][0].tolist()
-        pieces = [self.args.token_list[label] for label in labels]
         places = self.model.gmot_config.taps if couples else []
         tokens = _names(transcript, len(batch["teacher"][0])) if couples else pieces
         return Observation(
@@ -232,38 +251,52 @@ class Observer:
     def _archived(self, directory: Path, utterance: str) -> np.ndarray | None:
         """The teacher's rows of an utterance where an archive holds them: the directory's own, or a training stream."""
         for scp in self.streams.get("teacher", {}):
-            for place in (directory / scp.parent.name / scp.name, scp):
+            for place in (directory / scp.parent.name / scp.name, self.root / scp):
                 if place.is_file() and utterance in (table := read_table(place)):
-                    return read_matrix(table[utterance])
+                    with working_in(self._root_of(place, table[utterance])):
+                        return read_matrix(table[utterance])
         return None
+
+    def _root_of(self, table: Path, entry: str) -> Path:
+        """The folder in which a table's entry holds; that of the experiment's paths for a command.
+
+        Raises:
+            UserError: its file is nowhere.
+        """
+        if (file := file_of(entry)) is None:
+            return self.root
+        if (root := root_of(table, [file])) is None:
+            raise UserError(f"{table}: {file}: no such file: {RECIPE}")
+        return root
 
     def _ask(self, transcript: str) -> torch.Tensor:
         """The teacher's rows (1, U, D) of a transcript that no archive holds."""
         from espnet_gmot.teacher.plm import PLMTeacher
 
         config = self.model.gmot_config
-        if self._plm is None and config.teacher and not self._teacher_name:
-            self._plm = PLMTeacher(
-                config.teacher,
-                layer=config.teacher_layer,
-                special_tokens=config.special_tokens,
-                stats=config.teacher_stats,
-            )
-        elif self._plm is None:
-            info, folder = self._note()
-            self._plm = PLMTeacher(
-                self._teacher_name or info["model"],
-                layer=info.get("layer", config.teacher_layer),
-                special_tokens=info.get("special_tokens", False),
-                stats=folder if info.get("normalise", "none") != "none" else None,
-            )
-        return self._plm([transcript])[0]
+        with working_in(self.root):
+            if self._plm is None and config.teacher and not self._teacher_name:
+                self._plm = PLMTeacher(
+                    config.teacher,
+                    layer=config.teacher_layer,
+                    special_tokens=config.special_tokens,
+                    stats=config.teacher_stats,
+                )
+            elif self._plm is None:
+                info, folder = self._note()
+                self._plm = PLMTeacher(
+                    self._teacher_name or info["model"],
+                    layer=info.get("layer", config.teacher_layer),
+                    special_tokens=info.get("special_tokens", False),
+                    stats=folder if info.get("normalise", "none") != "none" else None,
+                )
+            return self._plm([transcript])[0]
 
     def _note(self) -> tuple[dict[str, Any], Path | None]:
         """What dump-teacher wrote of the archives that the experiment was trained on."""
         for scp in self.streams.get("teacher", {}):
-            if (note := scp.parent / "teacher.json").is_file():
-                return json.loads(note.read_text(encoding="utf-8")), scp.parent
+            if (note := self.root / scp.parent / "teacher.json").is_file():
+                return json.loads(note.read_text(encoding="utf-8")), note.parent
         if self._teacher_name:
             return {}, None
         raise UserError(
@@ -278,6 +311,39 @@ def _streams(args: argparse.Namespace) -> dict[str, dict[Path, str]]:
     for path, name, kind in [*args.valid_data_path_and_name_and_type, *args.train_data_path_and_name_and_type]:
         streams.setdefault(name, {})[Path(path)] = kind
     return streams
+
+
+def _paths(config: dict[str, Any]) -> list[str]:
+    """The relative paths of a configuration that tell where it was trained."""
+    streams = [
+        *(config.get("valid_data_path_and_name_and_type") or ()),
+        *(config.get("train_data_path_and_name_and_type") or ()),
+    ]
+    stats = (config.get("normalize_conf") or {}).get("stats_file")
+    paths = [*(stream[0] for stream in streams), stats, config.get("bpemodel"), config.get("token_list")]
+    return [path for path in paths if isinstance(path, str) and not Path(path).is_absolute()]
+
+
+def _build(config: Path, parameters: Path | None, root: Path) -> tuple[Any, argparse.Namespace]:
+    """The model and its options.
+
+    Raises:
+        UserError: a file that the configuration names is absent, or the configuration is cut short.
+    """
+    mend = "as if it were cut short: restore it"
+    try:
+        with working_in(root):
+            return ASRTask.build_model_from_file(config.absolute(), parameters and parameters.absolute())
+    except FileNotFoundError as error:
+        raise UserError(f"{config}: {error.filename or error}: no such file: {RECIPE}") from error
+    except AttributeError as error:
+        if not isinstance(error.obj, argparse.Namespace):
+            raise
+        raise UserError(f"{config}: no line `{error.name}:`, {mend}") from error
+    except RuntimeError as error:
+        if parameters is None or "loading state_dict" not in str(error):
+            raise
+        raise UserError(f"{config}: describes another model than that of {parameters.name}, {mend}") from error
 
 
 def _parameters(exp: Path, name: str | None) -> Path:

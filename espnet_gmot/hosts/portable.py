@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.hosts.places import RECIPE, roots
 
 STREAM = "teacher"
 PARTS = ("train", "valid")
@@ -92,7 +93,7 @@ def relocate(
     Args:
         config: the experiment's configuration.
         task: ESPnet's ASRTask: what it builds from ``*_conf`` may read files. Training's own files stay behind.
-        experiment: its folder; relative paths are tried from the working directory, then from each folder above it.
+        experiment: its folder; relative paths are tried from each folder above it, then from the working directory.
         out: the folder that receives the files.
 
     Returns:
@@ -101,7 +102,7 @@ def relocate(
     Raises:
         UserError: a file is missing.
     """
-    roots = [Path.cwd(), *experiment.absolute().parents]
+    folders = roots(experiment)
     copies: dict[Path, str] = {}
     outside: list[str] = []
 
@@ -109,7 +110,7 @@ def relocate(
         """A path's copy in `out`; whatever is no path stays."""
         if os.sep not in value and not Path(value).suffix:
             return value  # `char` is a token type, even where a file of that name lies about
-        source = next((root / value for root in roots if (root / value).exists()), None)
+        source = next((root / value for root in folders if (root / value).exists()), None)
         if source is None:
             return value
         if source.is_dir():
@@ -131,10 +132,8 @@ def relocate(
         ("bpemodel", config.get("bpemodel") if config.get("token_type") == "bpe" else None),
         ("token_list", config["token_list"] if isinstance(config.get("token_list"), str) else None),
     ):
-        if value is not None and not any((root / value).is_file() for root in roots):
-            raise UserError(
-                f"{experiment}/config.yaml: {option}: '{value}': no such file: export in the folder of its recipe"
-            )
+        if value is not None and not any((root / value).is_file() for root in folders):
+            raise UserError(f"{experiment}/config.yaml: {option}: '{value}': no such file: {RECIPE}")
     names = list(copies.values())
     if (experiment / RESULTS).is_file():
         shutil.copy2(experiment / RESULTS, out / RESULTS)

@@ -25,7 +25,13 @@ def write_ctm(path: str | Path, utterances: Mapping[str, Iterable[Timed]]) -> No
 
 def format_ctm(utterance: str, tokens: Iterable[Timed]) -> str:
     """The lines of one utterance."""
-    return "".join(f"{utterance} 1 {t.start:.3f} {t.duration:.3f} {t.token} {t.confidence:.3f}\n" for t in tokens)
+    name = field(utterance)
+    return "".join(f"{name} 1 {t.start:.3f} {t.duration:.3f} {field(t.token)} {t.confidence:.3f}\n" for t in tokens)
+
+
+def field(text: str) -> str:
+    """A name or a token as one field of a line: without white space, ``_`` in its place."""
+    return "_".join(text.split()) or "_"
 
 
 def read_ctm(path: str | Path) -> dict[str, list[Timed]]:

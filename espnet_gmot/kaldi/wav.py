@@ -147,6 +147,12 @@ def path_of(source: str) -> str | None:
     return None if source.endswith("|") or _IN_ARK.fullmatch(source) else source
 
 
+def file_of(source: str) -> str | None:
+    """The file that a source reads, be it an archive; None for commands."""
+    found = _IN_ARK.fullmatch(source)
+    return found["ark"] if found else path_of(source)
+
+
 def perturbed_source(entry: str) -> tuple[str, float] | None:
     """Path and speed behind a wav.scp entry of the form ``sox PATH -t wav - speed F |``; None for any other.
 

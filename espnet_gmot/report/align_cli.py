@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from espnet_gmot.config import PRESETS
-from espnet_gmot.errors import UserError
+from espnet_gmot.errors import UserError, check_least
 from espnet_gmot.files import write_json, write_text
 from espnet_gmot.kaldi.ctm import Timed, read_ctm, write_ctm
 from espnet_gmot.kaldi.tables import read_table
@@ -140,8 +140,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m espnet_gmot align",
         description="How a trained experiment couples one recording with its transcript: a heat map with the path of "
-        "the most mass and CTC's spikes over it (PNG), and the tokens' times (TextGrid for Praat, CTM, JSON). Run it "
-        "where the experiment was trained.",
+        "the most mass and CTC's spikes over it (PNG), and the tokens' times (TextGrid for Praat, CTM, JSON).",
     )
     parser.add_argument("exp", nargs="+", help="experiment folder, e.g. exp/asr_gmot; several with --measure")
     parser.add_argument("--wav", type=Path, help="a recording")
@@ -185,6 +184,26 @@ def _names(args: argparse.Namespace) -> list[str]:
     return list(islice(args.utt or read_table(args.set / "text"), args.max_utts))
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other or would be ignored."""
+    check_least(args, 1, "max_utts")
+    if args.truth and args.truth_exp:
+        raise UserError(f"--truth_exp {args.truth_exp}: --truth tells the times already; give one of them")
+    if args.measure:
+        return
+    if len(args.exp) > 1:
+        raise UserError(f"{args.exp[1]}: pictures are drawn of one experiment at a time; several need --measure")
+    if len(args.asr_model_file or ()) > 1:
+        raise UserError(
+            f"--asr_model_file {args.asr_model_file[1]}: pictures are drawn of one file at a time, with its own --out; "
+            "several need --measure"
+        )
+    for option in ("preset", "max_utts"):
+        if value := getattr(args, option):
+            words = " ".join(value) if isinstance(value, list) else value
+            raise UserError(f"--{option} {words}: would be ignored without --measure: add that, or leave it out")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; raises UserError for bad input."""
     args = get_parser().parse_args(argv)
@@ -192,10 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     by_set = args.set is not None and (args.utt is not None or args.measure)
     if by_wav == by_set and not args.measure:
         raise UserError("say which recording: either --wav FILE --text TRANSCRIPT or --set DIR --utt NAME")
-    if len(args.exp) > 1 and not args.measure:
-        raise UserError(f"{args.exp[1]}: pictures are drawn of one experiment at a time; several need --measure")
-    if args.truth and args.truth_exp:
-        raise UserError(f"--truth_exp {args.truth_exp}: --truth tells the times already; give one of them")
+    _check(args)
     names = [] if by_wav else _names(args)
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("espnet_gmot.hosts.observe").setLevel(logging.INFO)

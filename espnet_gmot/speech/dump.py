@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError, check_least
-from espnet_gmot.files import replacing, write_json
+from espnet_gmot.files import write_json, write_text
 from espnet_gmot.hub import check_device
 from espnet_gmot.kaldi.bad import settle_bad
 from espnet_gmot.kaldi.shards import Dump, Shard, Worker, add_options
@@ -173,10 +173,8 @@ def _finish(options: DumpOptions, wav_scp: Path, keys: list[str], folder: Dump, 
         "versions": {"espnet_gmot": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
     }
     write_json(folder.out / "frontend.json", info)
-    with replacing(folder.out / "utt2num_frames") as handle:
-        handle.writelines(f"{key} {frames[key]}\n" for key in keys)
-    with replacing(folder.out / "feats.scp") as handle:
-        handle.writelines(f"{key} {places[key]}\n" for key in keys)
+    write_text(folder.out / "utt2num_frames", "".join(f"{key} {frames[key]}\n" for key in keys))
+    write_text(folder.out / "feats.scp", "".join(f"{key} {places[key]}\n" for key in keys))
     return folder.out / "feats.scp"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from espnet_gmot.errors import UserError, check_least
-from espnet_gmot.files import make_folder, replacing, write_json, write_text
+from espnet_gmot.files import make_folder, write_json, write_text
 from espnet_gmot.hub import check_device, model_digest
 from espnet_gmot.kaldi.ark import PRECISIONS
 from espnet_gmot.kaldi.shards import Dump, Shard, Worker, add_options
@@ -203,16 +203,20 @@ def _finish(
         "mean": (total / rows).tolist(),
     }
     write_json(folder.out / "teacher.json", info)
-    with replacing(folder.out / "teacher.scp") as handle:
-        handle.writelines(f"{utterance} {places[text]}\n" for utterance, text in transcripts.items())
+    # by its time, where it is large, later stages tell whether it is another: untouched if it is the same
+    write_text(
+        folder.out / "teacher.scp",
+        "".join(f"{utterance} {places[text]}\n" for utterance, text in transcripts.items()),
+    )
     return folder.out / "teacher.scp"
 
 
 def _list_skipped(path: Path, transcripts: dict[str, str], empty: set[str]) -> int:
     """List the utterances whose text is nothing to the teacher: one row of zeros, no transfer; returns their number."""
     lines = [f"{utterance} nothing to read\n" for utterance, text in transcripts.items() if text in empty]
-    path.unlink(missing_ok=True)
-    if lines:
+    if not lines:
+        path.unlink(missing_ok=True)
+    else:
         write_text(path, "".join(lines))
         first = ", ".join(line.split()[0] for line in lines[:5])
         _LOG.warning("%d utterances hold nothing for the teacher to read: no transfer for them: %s", len(lines), first)
@@ -263,16 +267,19 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def options_of(args: argparse.Namespace) -> DumpOptions:
+    """The options that :func:`get_parser` has read."""
+    given = {name: getattr(args, name) for name in DumpOptions.__dataclass_fields__}
+    if isinstance(args.layer, list) and len(args.layer) == 1:
+        given["layer"] = args.layer[0]
+    return DumpOptions(**given)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `python3 -m espnet_gmot dump-teacher`."""
     args = get_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
-    names = DumpOptions.__dataclass_fields__
-    given = {name: getattr(args, name) for name in names}
-    if isinstance(args.layer, list) and len(args.layer) == 1:
-        given["layer"] = args.layer[0]
-    options = DumpOptions(**given)
-    scp = dump(options, args.text, args.out, overwrite=args.overwrite)
+    scp = dump(options_of(args), args.text, args.out, overwrite=args.overwrite)
     _LOG.info("finished: %s", scp)
     return 0
 

@@ -10,7 +10,9 @@ import yaml
 from espnet_gmot import adopt, launcher
 from espnet_gmot.adopt import installation, transcripts
 from espnet_gmot.adopt.recipe import look
+from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
+from espnet_gmot.teacher.normalise import FeatureStats
 from tests.teacher.conftest import TEXT, save_bert
 
 CONFIG = "# mine\nencoder: conformer\nmodel_conf:\n    ctc_weight: 0.3  # a third\n"
@@ -126,6 +128,54 @@ def test_archives_configuration_and_commands(
     assert Path("dump/raw/dev/centred/teacher.scp").is_file()
     assert yaml.safe_load(Path("c.yaml").read_text())["model_conf"]["gmot_conf"]["centre"] is False
     assert "--asr_tag t\n" in capsys.readouterr().out
+
+
+def test_teacher_opts_are_read_as_dump_teacher_reads_them(
+    recipe: Callable[..., Path], plm: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Not by the letters in them: a file's name may hold any, and argparse knows short forms."""
+    recipe({"train_sp": 7, "dev": 2}, COMMAND)
+    Path("nonelang.txt").write_text("<NOISE>\n")
+    for name, words in (("a", "--normalise centre --nlsyms_txt nonelang.txt"), ("c", "--norm=whiten")):
+        assert run(plm, f"--teacher_opts={words}", "--teacher_name", name, "--out", f"{name}.yaml") == 0
+        assert yaml.safe_load(Path(f"{name}.yaml").read_text())["model_conf"]["gmot_conf"]["centre"] is False, words
+        borrowed = [FeatureStats.load(Path("dump/raw", part, name)).key for part in ("train_sp", "dev")]
+        assert borrowed[0] == borrowed[1]  # the validation set's are the training set's
+    assert run(plm, "--teacher_opts", "--normalise none", "--teacher_name", "b", "--out", "b.yaml") == 0
+    assert "centre" not in yaml.safe_load(Path("b.yaml").read_text())["model_conf"]["gmot_conf"]
+
+
+def test_several_layers_are_mixed_where_the_preset_has_one_tap(
+    recipe: Callable[..., Path], plm: Path, capsys: pytest.CaptureFixture
+) -> None:
+    recipe({"train_sp": 7, "dev": 2}, COMMAND)
+    assert run(plm, "--teacher_layer", "2", "3") == 0
+    assert "layers     2, 3: mixed by weights that are learned (teacher_mix: true)\n" in capsys.readouterr().out
+    conf = yaml.safe_load(Path("conf/train_gmot.yaml").read_text())["model_conf"]["gmot_conf"]
+    assert conf == {"preset": "gmot", "teacher_layer": [2, 3], "teacher_mix": True, "teacher_width": 64}
+    assert GMOTConfig.from_dict(conf).teacher_mix
+    words = ["--preset", "hcsa", "--teacher_layer", "1", "2", "3", "--out", "hcsa.yaml"]
+    assert run(plm, *words) == 0 and "mixed" not in capsys.readouterr().out  # a layer for each tap
+    assert "teacher_mix" not in yaml.safe_load(Path("hcsa.yaml").read_text())["model_conf"]["gmot_conf"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--bogus", "--teacher_opts '--bogus': unrecognized arguments: --bogus: `python3 -m espnet_gmot dump-"),
+        ("--normalise some", "argument --normalise: invalid choice: 'some'"),
+        ("--max_unknown 7", "--max_unknown 7.0: must lie between 0 and 1"),
+        ("--layer 2", "--teacher_opts '--layer 2': give --teacher_layer to adopt in place of --layer"),
+        ("--out elsewhere", "give --teacher_name to adopt in place of --out"),
+    ],
+)
+def test_bad_teacher_opts_are_found_before_the_work(
+    recipe: Callable[..., Path], plm: Path, capsys: pytest.CaptureFixture, words: str, said: str
+) -> None:
+    recipe({"train_sp": 7, "dev": 2}, COMMAND)
+    assert run(plm, f"--teacher_opts={words}") == 1
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.err.count("\n") == 1 and "train " not in printed.out
 
 
 def test_a_second_call_names_the_experiment_as_the_first_did(

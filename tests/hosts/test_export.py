@@ -78,6 +78,9 @@ def test_stock_espnet_decodes_the_export_alike(trained: Callable, capsys: pytest
     assert type(stock).__module__ == "espnet2.asr.espnet_model"
     with pytest.raises(UserError, match="holds an experiment already"):
         exporting.main([str(experiment), "--out", "gone/mine"])
+    soundfile.write("a.wav", np.full(100, 0.1), 16000)
+    with pytest.raises(UserError, match=r"--check_wav a.wav: too short for this model"):
+        exporting.main([str(experiment), "--out", "another", "--check_wav", "a.wav"])
 
 
 def test_the_merged_head_is_the_path_and_the_head(trained: Callable, batch: dict) -> None:
@@ -117,10 +120,12 @@ def test_the_configuration_knows_nothing_of_the_plugin(trained: Callable, task: 
 
 def test_paths_are_found_from_elsewhere(trained: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = trained("ctc", residual=False)[0].absolute()
-    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/exp/stats").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "elsewhere")
+    Path("exp/stats/feats_stats.npz").write_bytes(b"another recipe's")
     exporting.export(experiment, Path("out"))
-    assert Path("out/feats_stats.npz").is_file()
+    assert Path("out/feats_stats.npz").read_bytes() == (tmp_path / "exp/stats/feats_stats.npz").read_bytes()
+    Path("exp/stats/feats_stats.npz").unlink()
     (tmp_path / "exp/stats/feats_stats.npz").unlink()
     with pytest.raises(UserError, match=r"stats_file: 'exp/stats/feats_stats.npz': no such file"):
         exporting.export(experiment, Path("again"))

@@ -115,6 +115,8 @@ def test_ctm_files_are_read_as_written(tmp_path) -> None:
     write_ctm(tmp_path / "x.ctm", times)
     assert (tmp_path / "x.ctm").read_text().splitlines()[0] == "a 1 0.125 0.500 你 1.000"
     assert read_ctm(tmp_path / "x.ctm") == times
+    write_ctm(tmp_path / "x.ctm", {"a  b\u3000c": [Timed("\u3000", 0.0, 0.5)]})
+    assert read_ctm(tmp_path / "x.ctm") == {"a_b_c": [Timed("_", 0.0, 0.5)]}
     (tmp_path / "x.ctm").write_text(";; a comment\nA 1 0.5 0.1 b\nA 1 soon 0.1 c\n")
     with pytest.raises(UserError, match=r"x.ctm:3: 'A 1 soon 0.1 c' is no CTM"):
         read_ctm(tmp_path / "x.ctm")

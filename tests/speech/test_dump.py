@@ -100,8 +100,10 @@ def test_rerun_mends_what_is_broken_and_keeps_the_rest(
     assert sorted(computed) == ["feats.1.ark", "feats.2.ark"]
     assert "feats.1.ark: truncated" in caplog.text
     assert {path.name: path.read_bytes() for path in out.glob("feats.*")} == whole
+    times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     run(model, corpus)
     assert len(computed) == 2, "nothing is left to do"
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times, "nor written again"
 
 
 def test_bad_utterances_are_listed_and_skipped_up_to_a_limit(model: str, corpus: Path) -> None:

@@ -100,6 +100,20 @@ def test_goes_on_after_a_kill_and_mends_a_truncated_ark(
     assert [p.name for p in out.glob("*.ark")] == ["teacher.0.ark"] and list(Dumped(out).rows) == ["sp0.9-utt0"]
 
 
+def test_a_second_call_touches_no_file(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
+    """The recipe tells large tables by their time: one written again would have trainings begin again."""
+    text.write_text(text.read_text(encoding="utf-8") + "utt10 <NOISE>\n", encoding="utf-8")
+    (tmp_path / "symbols").write_text("<NOISE>\n")
+    words = ["--nlsyms_txt", str(tmp_path / "symbols"), "--normalise", "centre"]
+    run(tiny_plm, text, tmp_path / "out", *words)
+    files = {path: path.stat() for path in (tmp_path / "out").iterdir()}
+    assert {"teacher.scp", "teacher.json", "skipped.txt"} < {path.name for path in files}
+    run(tiny_plm, text, tmp_path / "out", *words)
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "out").iterdir()} == {
+        path: (state.st_mtime_ns, state.st_ino) for path, state in files.items()
+    }
+
+
 def test_other_options_are_refused_unless_told(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(tiny_plm, text, out)
