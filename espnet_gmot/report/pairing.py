@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.utterances import Counted
 
+Each = TypeVar("Each", bound=Row | Counted)
+
 
 @dataclass(frozen=True)
-class Pairing:
+class Pairing(Generic[Each]):
     """The experiments of two systems on one set.
 
     Attributes:
@@ -18,12 +21,12 @@ class Pairing:
         note: one line about seeds that are not the same; empty where they are.
     """
 
-    pairs: Sequence[tuple[Row | Counted, Row | Counted]]
+    pairs: Sequence[tuple[Each, Each]]
     whole: bool
     note: str = ""
 
 
-def pair(ours: Sequence[Row | Counted], theirs: Sequence[Row | Counted]) -> Pairing:
+def pair(ours: Sequence[Each], theirs: Sequence[Each]) -> Pairing[Each]:
     """Pair by seed; in the order given where a seed isn't known, or is there twice, and there are as many of each."""
     mine, other = ([row.seed for row in rows] for rows in (ours, theirs))
     single = len(ours) == len(theirs) == 1  # two experiments are compared as they are: no seed is estimated

@@ -112,8 +112,18 @@ def _against(
     changes = totals[0] / totals[1]
     value, half = math.log(changes[0] / changes[1]), float(np.quantile(off, 0.95))
     p_value = float(np.sum(off >= abs(value)) + 1) / (len(off) + 1)
-    interval = (math.exp(value), math.exp(value - half), math.exp(value + half))
-    return Sounding(*key, *map(float, totals[0]), *(float(change) - 1 for change in changes), *interval, p_value)
+    return Sounding(
+        system=key[0],
+        set=key[1],
+        homophones=float(totals[0, 0]),
+        others=float(totals[0, 1]),
+        homophones_change=float(changes[0]) - 1,
+        others_change=float(changes[1]) - 1,
+        ratio=math.exp(value),
+        low=math.exp(value - half),
+        high=math.exp(value + half),
+        p_value=p_value,
+    )
 
 
 def render(found: Sequence[Sounding], base: str) -> str:
