@@ -42,7 +42,7 @@ def pair(ours: Sequence[Each], theirs: Sequence[Each]) -> Pairing[Each]:
     if single:
         return Pairing([(ours[0], theirs[0])], True, f"{note}: they differ in their seeds too.")
     shared = [row.seed for row in ours if row.seed in partners]
-    alone = f"; seed by seed {_seeds(shared)} alone" if shared else ""
+    alone = f"; in pairs {_seeds(shared)} alone" if shared else ""
     pairs = [(row, partners[row.seed]) for row in ours if row.seed in partners]
     return Pairing(pairs, False, f"{note}: taken for independent{alone}.")
 

@@ -14,7 +14,7 @@ from espnet_gmot.report.results import Result, write_results
 from espnet_gmot.report.utterances import Counted, read_utterances
 from tests.report.test_report import experiment
 
-NOTE = "g has seeds 1 2 3, ctc seeds 0 1 2: taken for independent; seed by seed seeds 1 2 alone."
+NOTE = "g has seeds 1 2 3, ctc seeds 0 1 2: taken for independent; in pairs seeds 1 2 alone."
 
 
 def counted(system: str, *seeds: int | None) -> list[Counted]:
