@@ -5,6 +5,7 @@
 """
 
 import importlib
+import io
 import os
 import runpy
 import sys
@@ -124,6 +125,10 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0 success, 1 an error that the user can mend, 2 bad usage.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # a sign that the locale lacks is no reason to end
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     name = argv[0] if argv else ""
     if not name.endswith(".py"):  # of a script that started this: not what workers of this one are to import
         os.environ.pop(_SCRIPT, None)

@@ -58,6 +58,15 @@ def test_starting_up_imports_no_espnet(tmp_path: Path) -> None:
     assert run("light.py", cwd=tmp_path).stdout.strip() == "[]"
 
 
+def test_a_locale_without_the_signs_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """compare's help has a multiplication sign, which ASCII lacks; characters are in no 8-bit locale."""
+    (tmp_path / "say.py").write_text("print('\\u5929')")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    for words in (["compare", "--help"], ["say.py"]):
+        done = run(*words, cwd=tmp_path)
+        assert done.returncode == 0 and "\\" in done.stdout, done.stderr
+
+
 @pytest.mark.espnet
 def test_registering_twice_changes_nothing(task: ModuleType) -> None:
     from espnet_gmot.hosts.register import register
