@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from espnet_gmot.marks import MARK, is_complete, made_by, set_complete
 from espnet_gmot.recipe import jobs, train
 from espnet_gmot.recipe.jobs import Job, run_parts
+from espnet_gmot.recipe.layout import Layout
 
 PROGRAM = """
 import pathlib
@@ -66,16 +69,20 @@ def test_a_training_is_kept_whoever_trained_it(
     job: Job, upgrade: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = Path(job.argv[0])
+
+    def again(job: Job) -> None:
+        train.run_training(cast(Layout, SimpleNamespace(run_args="./run.sh")), job, folder, 11)
+
     upgrade("1.0")
-    train.run_training(job, folder)
+    again(job)
     capsys.readouterr()
-    train.run_training(job, folder)
+    again(job)
     assert capsys.readouterr().out == f"{folder}: trained already (delete {folder}/{MARK} to train on)\n"
     upgrade("1.1")
-    train.run_training(job, folder)
+    again(job)
     said = capsys.readouterr().out
     assert "trained already by espnet_gmot 1.0" in said and "kept although espnet_gmot 1.1" in said
     assert "delete the folder to train anew" in said and runs(job) == 1
-    train.run_training(Job(job.module, (*job.argv, "--other"), job.log), folder)  # another command isn't finished
+    again(Job(job.module, (*job.argv, "--other"), job.log))  # another command isn't finished
     assert runs(job) == 2 and made_by(folder).startswith("espnet_gmot 1.1")
     assert not is_complete(folder, job.fingerprint())

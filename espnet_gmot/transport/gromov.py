@@ -51,8 +51,8 @@ class _Envelope(torch.autograd.Function):
         by_linear = _with_share(by_linear, 1.0 - alpha, by_value)
         by_quadratic = _with_share(by_quadratic, alpha, by_value)
         cost = None
-        if by_linear is not None and ctx.needs_input_grad[2]:
-            cost = by_linear[:, None, None] * plan
+        if ctx.needs_input_grad[2]:
+            cost = torch.zeros_like(plan) if by_linear is None else by_linear[:, None, None] * plan
         leaves: list[Tensor | None] = []
         with torch.autocast(plan.device.type, enabled=False):
             for edges, other, view in (

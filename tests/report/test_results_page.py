@@ -47,12 +47,14 @@ def test_a_table_by_hand(draw: ModuleType) -> None:
     The difference's two seeds, -2.0 and -1.9: 0.05 times 12.706, and a little for the sentences.
     """
     lines = draw.Experiment("e").table({"ctc": "CTC", "gmot-x10": "ten"}).splitlines()
-    assert lines[2] == "| CTC | 2 | 3.10 ± 1.27 |  |  |  |"
+    assert lines[2] == "| CTC | 2 | 3.10 ± 1.27 |  |  |  |  |"
     cells = [cell.strip() for cell in lines[3].split("|")]
     assert cells[1:4] == ["ten", "2", "1.15 ± 1.91"] and cells[5] == "-2.0, -1.9"
     found = re.fullmatch(r"-1\.95 \((-\d\.\d\d) to (-\d\.\d\d)\)", cells[4])
     assert found is not None and [float(found[1]), float(found[2])] == pytest.approx([-2.59, -1.31], abs=0.05)
     assert float(cells[6]) == pytest.approx(scipy.stats.ttest_1samp([-2.0, -1.9], 0).pvalue, rel=0.1)
+    # unpaired: a sum of two Student's variables of one degree of freedom is Cauchy's, as wide as both standard errors
+    assert float(cells[7]) == pytest.approx(2 * scipy.stats.cauchy.sf(1.95 / (0.1 + 0.15)), rel=0.1)
 
 
 def test_a_system_of_fewer_seeds_is_compared_with_these(draw: ModuleType, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_prior_counts_the_mass_of_the_frames_that_have_passed(make: Callable[.
     dense = make(t, u, acoustic_weights=weights[:, spoken])
     torch.testing.assert_close(silent[:, spoken], dense)
     torch.testing.assert_close(make(t, u, acoustic_weights=1e-40 * weights[:, spoken]), dense, rtol=1e-3, atol=1e-6)
-    assert (silent[:, 4:7] == silent[:, [3]]).all()
+    assert (silent[:, 4:7] == silent[:, [4]]).all()  # all that lie between are at one place
     assert not silent[:, 11].any()
     assert make(t, u, acoustic_weights=torch.zeros(1, 4)).isfinite().all()
     with pytest.raises(ValueError, match=r"acoustic_weights has shape \(1, 1\); expected \(1, 4\)"):
