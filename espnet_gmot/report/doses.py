@@ -88,16 +88,17 @@ def figure(response: Response) -> "Figure":
     page = drawn(3.2)
     axes = page.subplots()
     presets = [preset for preset in response.differences if preset != response.baseline]
+    apart = min(0.3, 0.8 / max(1, len(presets)))  # so that doses don't run into one another
     for index, (preset, by_dose) in enumerate(response.differences.items()):
         color = COLORS[index % 7]
-        shift = 0.3 * (presets.index(preset) - (len(presets) - 1) / 2) if preset in presets else 0.0
+        shift = apart * (presets.index(preset) - (len(presets) - 1) / 2) if preset in presets else 0.0
         for dose, each in by_dose.items():
             place = response.doses.index(dose) + shift
             mean, half = mean_interval(each)
             axes.errorbar(
                 [place], [mean], [half] if len(each) > 1 else None, color=color, capsize=3, marker="_", markersize=12
             )
-            axes.plot([place + 0.1] * len(each), each, MARKS[index % 7], color=color, markersize=3.5)
+            axes.plot([place + apart / 3] * len(each), each, MARKS[index % 7], color=color, markersize=3.5)
         axes.plot([], [], MARKS[index % 7], color=color, label=preset)
     axes.axhline(0.0, color="black", linewidth=1)
     axes.set_xticks(range(len(response.doses)), response.doses)
