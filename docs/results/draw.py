@@ -49,6 +49,7 @@ SPEECH = {
     "clock-adapted": "… by e5 adapted to news and the transcripts",
     "clock-bert": "… by a small BERT from scratch on the same",
     "clock-blank": "… to whose teacher all characters are alike",
+    "permuted": "GM-OT (gmot-t), whose teacher takes each character for another one",
     "blank": "GM-OT (gmot-t), to whose teacher all characters are alike",
     "gmot": "GM-OT without the prior of the order (gmot)",
     "tot": "nodes alone, with the prior (tot)",
@@ -499,12 +500,19 @@ def of_speech() -> Contents:
     }
     blocks = {
         "cv": speech.table(SPEECH),
-        "cv-front": speech.front({name: SPEECH[name] for name in ("ctc", "gmot-t", "clock", "blank")}),
+        "cv-front": speech.front({name: SPEECH[name] for name in ("ctc", "gmot-t", "clock", "permuted", "blank")}),
         "cv-average": speech.averaged(
             ["gmot-t", "clock", "clock-adapted", "clock-bert", "gmot", "tot", "ot", "kd-att"]
         ),
         "cv-edges": speech.with_edges({"gmot": "ot", "gmot-t": "tot"}),
-        "cv-knowledge": speech.less("gmot-t", "blank", "The teacher less the one without characters"),
+        "cv-knowledge": "  \n".join(
+            speech.less(*pair, sentence)
+            for pair, sentence in (
+                (("gmot-t", "permuted"), "The teacher less the one that takes each character for another"),
+                (("gmot-t", "blank"), "The teacher less the one to which all are alike"),
+                (("permuted", "blank"), "The one that takes each for another less the one to which all are alike"),
+            )
+        ),
         "cv-clock": speech.less(
             "clock", "clock-blank", "With frame weights, the teacher less the one without characters"
         ),
