@@ -17,19 +17,18 @@ from pathlib import Path
 import gpu_tables
 import matplotlib
 import numpy as np
+from labels import CONTRASTS, DEEP, FAMILY, MEMBERS, MINI, READ, SPEECH
+from page_tables import alignment_table, course_table, knowledge_table, markdown, sounds_table
 
 matplotlib.use("Agg")
 
-from espnet_gmot.report.courses import Moment, courses
+from espnet_gmot.report.courses import courses
 from espnet_gmot.report.courses import figure as courses_figure
 from espnet_gmot.report.differences import Difference, differences
 from espnet_gmot.report.differences import figure as differences_figure
 from espnet_gmot.report.doses import figure, order, responses
-from espnet_gmot.report.homophones import TONED
-from espnet_gmot.report.knowledge import ALL, read_knowledge
-from espnet_gmot.report.measure import Score, read_scores, systems
+from espnet_gmot.report.measure import read_scores
 from espnet_gmot.report.results import Result, read_results
-from espnet_gmot.report.sounds import read_soundings
 from espnet_gmot.report.statistics import mean_interval
 from espnet_gmot.report.tables import blocks_of, probability
 from espnet_gmot.report.utterances import Counted, read_utterances
@@ -38,71 +37,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PAGES = (ROOT / "docs/results.md", ROOT / "docs/transport.md", ROOT / "README.md")
 RESAMPLES = 10_000
-
-SPEECH = {
-    "ctc": "CTC",
-    "gmot-t": "GM-OT (gmot-t)",
-    "clock": "the same, frames weighing what is heard in them (`frame_weights: blank`)",
-    "clock30": "… and weights of 30",
-    "fade": "… and weights of 30 that fall to 0",
-    "mid": "… from the first block instead of the last",
-    "clock-adapted": "… by e5 adapted to news and the transcripts",
-    "clock-bert": "… by a small BERT from scratch on the same",
-    "clock-blank": "… to whose teacher all characters are alike",
-    "permuted": "GM-OT (gmot-t), whose teacher takes each character for another one",
-    "blank": "GM-OT (gmot-t), to whose teacher all characters are alike",
-    "gmot": "GM-OT without the prior of the order (gmot)",
-    "tot": "nodes alone, with the prior (tot)",
-    "ot": "nodes alone (ot)",
-    "kd-att": "no transport, attention instead (kd-att)",
-}
-"""Systems that were tried on real speech, in the order of the table."""
-
-DEEP = {
-    "ctc6": "CTC",
-    "clock-adapted6": "GM-OT by e5 adapted to news and the transcripts, frames weighing what is heard in them",
-}
-"""The same with encoders of six blocks instead of two."""
-
-MINI = {name: SPEECH[name] for name in ("ctc", "gmot-t", "gmot", "tot", "ot", "kd-att")}
-"""Those that were tried on 45 minutes of it."""
-
-FAMILY = {
-    "ctc": "CTC",
-    "ot-x10": "nodes alone (ot)",
-    "uot-x10": "nodes alone, marginals relaxed (uot)",
-    "tot-x10": "nodes alone, with the prior of the order (tot)",
-    "gmot-x10": "nodes and edges (gmot)",
-    "gmot-u-x10": "nodes and edges, marginals relaxed (gmot-u)",
-    "gmot-t-x10": "nodes and edges, with the prior of the order (gmot-t)",
-    "ot-blank": "ot, to whose teacher all characters are alike",
-    "gmot-blank": "gmot, to whose teacher all characters are alike",
-    "gmot-t-blank": "gmot-t, to whose teacher all characters are alike",
-}
-"""Members of the family on the synthetic corpus, likewise."""
-
-READ = {
-    "none": "random weights",
-    "blank": "random weights, all characters alike",
-    "permuted": "has read 10 times as much, rows of other characters",
-    "own": "has read the transcripts",
-    "x3": "has read 3 times as much",
-    "x10": "has read 10 times as much",
-    "x30": "has read 30 times as much",
-}
-"""Teachers of run_dose.sh: the three that know nothing of the language first."""
-
-MEMBERS = ("ot", "tot", "gmot", "gmot-t")
-"""Members of the family that were tried with all of these teachers."""
-
-CONTRASTS = {
-    "has read 10 times as much, less the transcripts alone": (("x10",), ("own",)),
-    "has read something, less random weights": (("own", "x10"), ("none",)),
-    "has read 10 times as much, less the same with rows of other characters": (("x10",), ("permuted",)),
-    "has read something, less all characters alike": (("own", "x10"), ("blank",)),
-    "random weights, less the same with all characters alike": (("none",), ("blank",)),
-}
-"""What is asked of these trainings: teachers, on average, less others."""
 
 
 class Experiment:
@@ -274,88 +208,6 @@ def _mean(rates: list[float]) -> str:
     return f"{mean:.2f} ± {half:.2f}" if len(rates) > 1 else f"{mean:.2f}"
 
 
-def alignment_table(path: Path) -> str:
-    """Errors of token times, one line for each teacher and way to align, seeds averaged."""
-    found: dict[tuple[str, str], list[Score]] = {}
-    measured = read_scores(path)
-    names = systems(measured)
-    for score in measured:
-        found.setdefault((names[score.experiment], score.aligner), []).append(score)
-    head = ["model", "aligned by", "seeds", "error, ms", "along the path, ms", "mass in the true span, %"]
-    rows = []
-    for (system, aligner), scores in found.items():
-        errors, paths = [score.error_ms for score in scores], [score.path_ms for score in scores]
-        shares = [100 * score.inside for score in scores]
-        rows.append([system, aligner, str(len(scores)), _range(errors), _range(paths), _range(shares)])
-    return markdown(head, rows)
-
-
-def knowledge_table(path: Path, labels: dict[str, str]) -> str:
-    """How often teachers tell the right place from the wrong one: of exact homophones, and of all substitutions.
-
-    Args:
-        path: what `report --write_knowledge` wrote.
-        labels: what to call the teachers, in the order of the table.
-    """
-    found = {(each.teacher, each.sound): each for each in read_knowledge(path)}
-    if lacking := {teacher for teacher, _ in found} - labels.keys():
-        sys.exit(f"{path.name}: no label for {', '.join(sorted(lacking))}")
-    rows = []
-    for teacher, label in labels.items():
-        cells = [label]
-        for sound in (TONED, ALL):
-            each = found[teacher, sound]
-            shares = ((each.heard, each.heard_error), (each.said, each.said_error))
-            cells += [str(each.asked), *(f"{100 * share:.0f} ± {100 * error:.0f}" for share, error in shares)]
-        rows.append(cells)
-    places = ("as recognised, %", "in the reference, %")
-    return markdown(["teacher", "exact homophones", *places, "all substitutions", *places], rows)
-
-
-def sounds_table(path: Path, labels: dict[str, str], parts: Sequence[str]) -> str:
-    """How much more (or less) exact homophones changed than the other substitutions.
-
-    Args:
-        path: what `report --write_sounds` wrote.
-        labels: what to call the systems, in the order of the table.
-        parts: the sets.
-    """
-    found = {(each.system, each.set): each for each in read_soundings(path)}
-    head, rows = [""], []
-    for part in parts:
-        head += [f"{part}: same sound, others, %", "ratio (95 %)", "p"]
-    for system, label in labels.items():
-        cells = [label]
-        for each in (found[system, part] for part in parts if (system, part) in found):
-            cells.append(f"{100 * each.homophones_change:+.1f}, {100 * each.others_change:+.1f}")
-            cells += [f"{each.ratio:.3f} ({each.low:.3f} to {each.high:.3f})", probability(each.p_value)]
-        if len(cells) > 1:
-            rows.append(cells)
-    return markdown(head, rows)
-
-
-def course_table(lines: dict[str, list[Moment]]) -> str:
-    """Errors of token times and the mass in the true span after each epoch, one line for each system."""
-    epochs = sorted({moment.epoch for moments in lines.values() for moment in moments})
-    rows = []
-    for system, moments in lines.items():
-        at = {moment.epoch: f"{moment.error_ms:.0f} ({100 * moment.inside:.0f})" for moment in moments}
-        rows.append([system, str(moments[0].seeds), *(at.get(epoch, "") for epoch in epochs)])
-    return markdown(["error, ms (mass in the true span, %) after epoch", "seeds", *map(str, epochs)], rows)
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table of these headings and cells."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in [head, *rows]]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
-
-
-def _range(values: list[float]) -> str:
-    """The mean, and the least and largest of several."""
-    mean = sum(values) / len(values)
-    return f"{mean:.0f}" if len(values) == 1 else f"{mean:.0f} ({min(values):.0f} to {max(values):.0f})"
-
-
 def fill(text: str, blocks: dict[str, str]) -> str:
     """A page with its blocks as the CSV files have them."""
     marked = "<!-- results: {0} -->\n{1}\n<!-- end -->"
@@ -471,6 +323,7 @@ def contrasts(family: Experiment) -> str:
     """Kinds of teachers compared: a column for each member, and one for their mean."""
 
     def cell(members: Sequence[str], teachers: Sequence[str], others: Sequence[str]) -> str:
+        """Teachers less others, on average over members."""
         ours, theirs = (
             [f"{member}-{teacher}" for member in members for teacher in group] for group in (teachers, others)
         )
