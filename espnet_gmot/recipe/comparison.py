@@ -213,9 +213,7 @@ class Folder:
         there = {f"data/{name}": _digest([path]) for name, path in texts.items() if path.is_file()}
         there["statistics"] = _digest(self._shapes())
         before = self.note.get("data") or {}
-        if isinstance(
-            before, str
-        ):  # of all transcripts, as folders have it that were begun before each set had its own
+        if isinstance(before, str):  # one of all transcripts, in folders begun before each set had its own
             same = before in (self.data_digest(), self.data_digest(list(names)))
             before, other = {}, [] if same else ["transcripts or features"]
         else:

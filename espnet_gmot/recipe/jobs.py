@@ -151,6 +151,7 @@ def refused_words(module: str, words: Sequence[str]) -> str | None:
     parser = sys.modules[module].get_parser()
 
     def refuse(message: str) -> None:
+        """In place of argparse's, which prints the usage and ends the program."""
         raise UserError(" ".join(message.split()))
 
     parser.error = refuse

@@ -16,10 +16,9 @@ from espnet_gmot.kaldi.tables import read_table, read_transcripts
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.token_list import tokenizer
 from espnet_gmot.report.cer import Counts, align, read_trn, summary_tables
-from espnet_gmot.report.speakers import speakers
+from espnet_gmot.report.speakers import PARENTHESES, speakers
 
 _SIGNS = str.maketrans("{};*", "｛｝；＊")
-_PARENTHESES = str.maketrans("()", "[]")
 KINDS = {"char": "cer", "word": "wer", "bpe": "ter"}
 """Units that are scored, and the names of their error rates."""
 
@@ -76,7 +75,7 @@ def write_trn_file(
     What sclite takes for its own signs is written in full-width forms: braces (alternatives, or a crash), a lone ``@``
     (nothing), ``;;`` and ``**`` (comments); parentheses in ids become square brackets.
     """
-    table = {key: (f"{speakers[key]}-{key}".translate(_PARENTHESES), texts[key]) for key in sorted(texts)}
+    table = {key: (f"{speakers[key]}-{key}".translate(PARENTHESES), texts[key]) for key in sorted(texts)}
     if len({name for name, _ in table.values()}) < len(table):
         raise UserError(f"{path}: two ids are alike once their parentheses are brackets: rename one of them")
     write_text(path, "".join(in_chunks(partial(_trn_lines, tokenize), table, cores(), LIGHT)))

@@ -259,7 +259,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--inference_tag: --csv has the decodings that were scored; give --exp or --comparison instead")
     if args.utterances and not (args.csv and (args.baseline or args.blocks)):
         raise UserError("--utterances: goes with --csv and --baseline or --blocks")
-    for path in (args.html, args.write_utterances, args.write_knowledge):
+    for path in (args.html, args.write_utterances, args.write_knowledge, args.write_sounds):
         if path is not None:
             check_file(path)
     if args.anonymous and not args.write_utterances:

@@ -12,8 +12,8 @@ from espnet_gmot.report.homophones import TONED, similarity
 from espnet_gmot.report.pairing import pair
 from espnet_gmot.report.rows import read_rows, write_rows
 from espnet_gmot.report.scored import Row
-from espnet_gmot.report.statistics import deviations
-from espnet_gmot.report.tables import blocks_of, probability, table
+from espnet_gmot.report.statistics import chance, deviations, seed_errors
+from espnet_gmot.report.tables import block_names, blocks_of, probability, table
 
 HEAD = ("system", "set", "same sound", "others", "same sound, %", "others, %", "ratio", "95 % from", "to", "p")
 
@@ -64,12 +64,14 @@ def soundings(groups: Mapping[tuple[str, str], Sequence[Row]], base: str, resamp
     """
     found = []
     for key, ours in groups.items():
+        if key[0] == base:
+            continue
         theirs = groups[base, key[1]]
         pairing = pair(ours, theirs)
         if pairing.whole:
             ours, theirs = ([each[side] for each in pairing.pairs] for side in (0, 1))
         counts = _counts(ours), _counts(theirs)
-        if key[0] != base and all(each.sum(2).all() for each in counts):
+        if all(each.sum(2).all() for each in counts):
             found.append(_against(key, *counts, _members(ours[0]), pairing.whole, resamples))
     return found
 
@@ -87,8 +89,7 @@ def _counts(rows: Sequence[Row]) -> np.ndarray:
 
 def _members(row: Row) -> np.ndarray:
     """(N, blocks): which utterance belongs to which block."""
-    by_speaker = blocks_of(row) == "speaker"
-    names = [row.speakers[key] if by_speaker else key for key in sorted(row.lengths)]
+    names = block_names(row, blocks_of(row))
     return np.array(names)[:, None] == np.unique(names)
 
 
@@ -103,15 +104,11 @@ def _against(
     logs = np.log(np.maximum(blocks @ drawn.T, 0.5))  # a resample may lack a kind
     found = (logs[0, 0] - logs[1, 0]) - (logs[0, 1] - logs[1, 1])
     parts = [(float(found.var(ddof=1)) * count / (count - 1), count - 1)]
-    seeds = [np.log(each[0].sum(1) / each[1].sum(1)) for each in (ours, theirs)]
-    if paired:
-        seeds = [seeds[0] - seeds[1]]
-    parts += [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in seeds if len(each) > 1]
+    parts += seed_errors([np.log(each[0].sum(1) / each[1].sum(1)) for each in (ours, theirs)], paired)
     off = deviations(parts, rng)
     totals = means.sum(2)
     changes = totals[0] / totals[1]
     value, half = math.log(changes[0] / changes[1]), float(np.quantile(off, 0.95))
-    p_value = float(np.sum(off >= abs(value)) + 1) / (len(off) + 1)
     return Sounding(
         system=key[0],
         set=key[1],
@@ -122,7 +119,7 @@ def _against(
         ratio=math.exp(value),
         low=math.exp(value - half),
         high=math.exp(value + half),
-        p_value=p_value,
+        p_value=chance(value, off),
     )
 
 

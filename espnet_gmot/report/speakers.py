@@ -7,7 +7,7 @@ from pathlib import Path
 from espnet_gmot.kaldi.tables import read_lines
 
 _LOG = logging.getLogger(__name__)
-_PARENTHESES = str.maketrans("()", "[]")  # what stage 13 writes for them
+PARENTHESES = str.maketrans("()", "[]")  # what stage 13 writes for them
 
 
 def cut(key: str) -> str:
@@ -29,7 +29,7 @@ def speakers(folder: Path, keys: Iterable[str]) -> dict[str, str]:
     ids: set[str] = set()
     if text.is_file():
         words = [line.split(maxsplit=1)[0] for _, line in read_lines(text) if line.strip()]
-        ids = {*words, *(word.translate(_PARENTHESES) for word in words)}
+        ids = {*words, *(word.translate(PARENTHESES) for word in words)}
     found = {key: _speaker(key, ids) for key in keys}
     if len(set(found.values())) == 1 and len(found) > 1 and not ids and any(key.count("-") > 1 for key in found):
         one = next(iter(found.values()))

@@ -126,7 +126,7 @@ def uncertain(
     value = float(difference.sum() / tokens.sum())
     of_blocks = float(found.var(ddof=1)) * count / (count - 1)
     rates = [each.sum(1) / tokens.sum() for each in systems]
-    of_seeds = _seed_errors(rates, paired)
+    of_seeds = seed_errors(rates, paired)
     if not of_seeds:
         low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
         tail = min(np.sum(found <= 0), np.sum(found >= 0))
@@ -135,14 +135,17 @@ def uncertain(
     parts = [(of_blocks, count - 1), *of_seeds]
     off = deviations(parts, rng)
     half = float(np.quantile(off, level))
-    apart = [(of_blocks, count - 1), *_seed_errors(rates, paired=False)]
-    p_value, unpaired = (
-        float(np.sum(each >= abs(value)) + 1) / (_DRAWS + 1)
-        for each in (off, off if apart == parts else deviations(apart, rng))
-    )
+    apart = [(of_blocks, count - 1), *seed_errors(rates, paired=False)]
+    p_value = chance(value, off)
+    unpaired = p_value if apart == parts else chance(value, deviations(apart, rng))
     low = value - half if other is not None else max(0.0, value - half)
     error = math.sqrt(math.fsum(variance for variance, _ in parts))
     return Uncertain(value, error, low, value + half, p_value, unpaired)
+
+
+def chance(value: float, off: np.ndarray) -> float:
+    """Two-sided p-value of a mean that may be off by as much as these draws of :func:`deviations`."""
+    return float(np.sum(off >= abs(value)) + 1) / (len(off) + 1)
 
 
 def deviations(parts: Sequence[tuple[float, int]], rng: np.random.Generator) -> np.ndarray:
@@ -150,7 +153,7 @@ def deviations(parts: Sequence[tuple[float, int]], rng: np.random.Generator) -> 
     return np.abs(sum(math.sqrt(variance) * rng.standard_t(freedom, _DRAWS) for variance, freedom in parts))
 
 
-def _seed_errors(rates: Sequence[np.ndarray], paired: bool = True) -> list[tuple[float, int]]:
+def seed_errors(rates: Sequence[np.ndarray], paired: bool = True) -> list[tuple[float, int]]:
     """Variance of the mean over seeds and its degrees of freedom, for each sample of seeds; none with one seed each."""
     if paired and len(rates) == 2 and len(rates[0]) == len(rates[1]):
         rates = [rates[0] - rates[1]]

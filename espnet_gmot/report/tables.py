@@ -84,6 +84,11 @@ def blocks_of(row: Row | Counted) -> str:
     return "speaker" if len(set(row.speakers.values())) >= FEWEST_BLOCKS else "utterance"
 
 
+def block_names(row: Row | Counted, blocks: str) -> list[str]:
+    """The block of each utterance, in the order of their names; ``blocks`` is ``speaker`` or ``utterance``."""
+    return [row.speakers[key] if blocks == "speaker" else key for key in sorted(row.lengths)]
+
+
 def resampled(
     rows: Sequence[Row | Counted], blocks: str, resamples: int, others: Sequence[Row | Counted] | None = None
 ) -> Uncertain:
@@ -100,7 +105,7 @@ def resampled(
     """
     lengths = rows[0].lengths
     keys = sorted(lengths)
-    names = [rows[0].speakers[key] if blocks == "speaker" else key for key in keys]
+    names = block_names(rows[0], blocks)
     if (count := len(set(names))) < FEWEST_BLOCKS:
         raise UserError(
             f"--blocks {blocks}: set {rows[0].name} has {count} of them, too few to resample"
