@@ -59,7 +59,8 @@ def worker(rank: int, folder: str) -> None:
     losses = train(host, (slice(0, 3), slice(3, 4))[rank], 2)
     torch.save((losses, host.module.state_dict()), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
-    os._exit(0)  # gloo's threads outlive the group; one that lets go of its last tensor while Python ends aborts the process
+    # gloo's threads outlive the group, and one that lets go of its last tensor while Python ends aborts the process
+    os._exit(0)
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
