@@ -299,6 +299,11 @@ class GMOTConfig:
                 "gmot_conf: plan_gradient: implicit needs coupling: transport, method: mirror and a backend other than "
                 "pot: no other plan moves smoothly"
             )
+        if self.frame_weights != "uniform" and self.coupling != "transport" and self.pool == 1:
+            raise UserError(
+                f"gmot_conf: frame_weights: {self.frame_weights} would be ignored: coupling: {self.coupling} weighs "
+                "frames by itself; set frame_weights: uniform, or coupling: transport"
+            )
         if (self.temporal_radius_acoustic is None) != (self.temporal_radius_linguistic is None):
             raise UserError(
                 "gmot_conf: temporal_radius_acoustic and temporal_radius_linguistic go together: give both, or neither"

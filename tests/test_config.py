@@ -129,6 +129,8 @@ IGNORED = [
     ({"temporal_radius_acoustic": 9, "temporal_radius_linguistic": 3}, "temporal_radius_acoustic: 9", "temporal_edges"),
     ({"w_quantity": 2}, "w_quantity: 2.0", "with coupling: cif"),
     ({"preset": "kd-att", "w_quantity": 2}, "w_quantity: 2.0", "with coupling: cif"),
+    ({"preset": "kd-att", "frame_weights": "blank"}, "frame_weights: blank", "coupling: transport"),
+    ({"preset": "kd-cif", "frame_weights": "blank"}, "frame_weights: blank", "coupling: transport"),
     ({"preset": "kd-att", "prior": "order"}, "prior: order", "with coupling: transport"),
     *(
         ({"preset": preset, name: value}, f"{name}: {value}", "with coupling: transport")
@@ -164,8 +166,8 @@ def test_options_that_would_be_ignored_are_refused(options: dict, ignored: str, 
 def test_every_conditional_option_is_among_the_refused() -> None:
     conditional = {field.name for field in dataclasses.fields(GMOTConfig) if field.metadata["read_only_if"]}
     named = {ignored.partition(":")[0] for _, ignored, _ in IGNORED}
-    # one radius alone is refused as such, plan_gradient by its own rule
-    assert named == conditional - {"temporal_radius_linguistic", "plan_gradient"}
+    # one radius alone is refused as such, plan_gradient and frame_weights by their own rules
+    assert named == (conditional | {"frame_weights"}) - {"temporal_radius_linguistic", "plan_gradient"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)

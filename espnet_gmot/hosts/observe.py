@@ -12,10 +12,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 from espnet2.tasks.asr import ASRTask
+from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from espnet2.train.dataset import ESPnetDataset
 
-from espnet_gmot.config import PRESETS, GMOTConfig
+from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import working_in
 from espnet_gmot.graph import Graph
@@ -65,8 +66,8 @@ class Coupled:
             UserError: the preset doesn't transport.
         """
         keep = {"teacher_width": self.loss.config.teacher_width, "backend": self.loss.config.backend}
-        options = {k: v for k, v in PRESETS[preset].items() if k not in ("tap", "teacher_layer")}
-        config = GMOTConfig.from_dict({**keep, **options, "preset": preset})
+        # of one graph, whatever the preset ties together: what it has as its nodes is observed already
+        config = GMOTConfig.from_dict({**keep, "tap": "encoder", "teacher_layer": -1, "preset": preset})
         if config.coupling != "transport":
             raise UserError(f"preset {preset}: couples by a trained {config.coupling}, so no other model has it")
         other = copy.copy(self.loss)
@@ -113,7 +114,8 @@ class Observer:
             the working directory (:mod:`espnet_gmot.hosts.places`).
         model_file: parameters, by default the first of ``*.ave.pth``, ``*.best.pth`` and ``latest.pth``.
         teacher: folder or hub name of the PLM, where neither the experiment nor its archives tell.
-        initial: the model as its training began, from the experiment's seed, instead of trained parameters.
+        initial: the model as its training began, instead of trained parameters: from the experiment's seed, and from
+            the parameters of ``init_param`` where it started from a trained model.
 
     Raises:
         UserError: no such experiment, parameters or files of its recipe.
@@ -131,6 +133,8 @@ class Observer:
         self.root = root_of(self.exp, _paths(config)) or Path.cwd()
         set_all_random_seed(config.get("seed", 0))
         self.model, self.args = _build(self.exp / "config.yaml", self.file, self.root)
+        if initial:
+            self._begin(config)
         self.model.eval()
         with working_in(self.root):
             self.preprocess = ASRTask.build_preprocess_fn(self.args, train=False)
@@ -141,6 +145,15 @@ class Observer:
         self.raw = self.args.input_size is None
         self._teacher_name = str(Path(teacher).absolute()) if teacher and Path(teacher).exists() else teacher
         self._plm: Any = None
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        """Load what ESPnet loads before the first step."""
+        for place in config.get("init_param") or ():
+            with working_in(self.root):
+                file = place.partition(":")[0]
+                if not Path(file).is_file():
+                    raise UserError(f"{self.exp}: began from {file}, which isn't there: restore it")
+                load_pretrained_model(place, self.model, bool(config.get("ignore_init_mismatch")))
 
     def centre_as(self, other: "Observer") -> None:
         """Take over another's running mean of the teacher's features, which knows nothing before training."""
@@ -275,9 +288,9 @@ class Observer:
 
         config = self.model.gmot_config
         with working_in(self.root):
-            if self._plm is None and config.teacher and not self._teacher_name:
+            if self._plm is None and config.teacher:  # it read online, which its options describe wherever it is now
                 self._plm = PLMTeacher(
-                    config.teacher,
+                    self._teacher_name or config.teacher,
                     layer=config.teacher_layer,
                     special_tokens=config.special_tokens,
                     stats=config.teacher_stats,

@@ -31,12 +31,23 @@ class Breakdown:
     places: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in PLACES])
 
 
+def characters(tokens: Iterable[str]) -> set[str]:
+    """What a recogniser with these tokens can write, as errors are counted: characters, and ESPnet's ``<space>``.
+
+    Args:
+        tokens: characters, pieces of words or words; ``<…>`` are no text.
+    """
+    plain = [token for token in tokens if not (len(token) > 1 and token[0] == "<" and token[-1] == ">")]
+    longer = any(len(token) > 1 for token in plain)  # then spaces part them, or are within them
+    return {*"".join(plain).replace("▁", ""), *tokens, *(["<space>"] if longer else [])}
+
+
 def break_down(sentences: Iterable[Sequence[Edit]], tokens: Set[str]) -> Breakdown:
     """Count the errors of aligned sentences.
 
     Args:
         sentences: alignments.
-        tokens: the recogniser's token list.
+        tokens: all that its training knew; see :func:`characters`.
     """
     found = Breakdown()
     for sentence in sentences:

@@ -1,7 +1,7 @@
 """Error counts: sub, del, ins of token sequences, as lists, trn files and sclite's tables."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,11 @@ class Edit:
     place: int
     reference: str
     hypothesis: str
+
+
+def written(tokens: Iterable[str]) -> str:
+    """Tokens as a reader writes them: ESPnet spells a space ``<space>``, sentencepiece ``▁``."""
+    return "".join(tokens).replace("<space>", " ").replace("▁", " ")
 
 
 def edits(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Edit]:

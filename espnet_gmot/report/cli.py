@@ -144,8 +144,8 @@ def from_csv(args: argparse.Namespace) -> str:
             way = ", or --utterances" if option in ("baseline", "blocks") else ""
             raise UserError(f"--{option}: --csv has sums alone: give --exp or --comparison instead{way}")
     results = read_results(args.csv)
-    systems = args.systems.split() or list(dict.fromkeys(result.system for result in results))
-    sets = args.sets.split() or list(dict.fromkeys(result.set for result in results))
+    systems = list(dict.fromkeys(args.systems.split() or [result.system for result in results]))
+    sets = list(dict.fromkeys(args.sets.split() or [result.set for result in results]))
     found: dict[tuple[str, str], list[Result]] = {}
     for key in ((system, name) for name in sets for system in systems):
         found[key] = [result for result in results if (result.system, result.set) == key]
@@ -162,11 +162,15 @@ def from_csv(args: argparse.Namespace) -> str:
             )
     rates = {key: [result.cer for result in each] for key, each in found.items()}
     parts = [means(rates, late := {key for key, each in found.items() if any(result.late for result in each)})]
+    counted: dict[str, list[Counted]] = {}
     if args.utterances:
         there = read_utterances(args.utterances)
-        parts += tested({key: _seeded(there.get(key, []), each, args.utterances) for key, each in found.items()}, args)
+        groups = {key: _seeded(there.get(key, []), each, args.utterances) for key, each in found.items()}
+        parts += tested(groups, args)
+        for (system, _), each in groups.items():
+            counted.setdefault(system, []).extend(each)
     if args.html:
-        html.write(args, {}, {}, [result for each in found.values() for result in each])
+        html.write(args, {}, {}, [result for each in found.values() for result in each], counted)
     return "\n\n".join([*parts, *([LATE] if late else []), lines(rates)])
 
 
@@ -202,7 +206,7 @@ def from_experiments(args: argparse.Namespace) -> str:
     exps = (
         of_comparison(args.comparison, args.systems.split(), args.partial) if args.comparison else experiments(args.exp)
     )
-    sets = args.sets.split()
+    sets = list(dict.fromkeys(args.sets.split()))
     rows = {
         name: [row for exp in each for row in collect(name, exp, sets, args.inference_tag)]
         for name, each in exps.items()
@@ -226,7 +230,8 @@ def from_experiments(args: argparse.Namespace) -> str:
             raise UserError(f"{first}/config.yaml: no such file; --errors reads the token list there")
         parts.append(errors(groups, tokens))
         if args.baseline:
-            parts.append(sounds.render(heard := sounds.soundings(groups, args.baseline, args.resamples), args.baseline))
+            heard = sounds.soundings(groups, args.baseline, args.resamples, args.blocks)
+            parts.append(sounds.render(heard, args.baseline))
             if args.write_sounds:
                 sounds.write_soundings(args.write_sounds, heard)
         if args.teacher:

@@ -1,5 +1,6 @@
 """Couplings of chosen utterances for the page: observed in a trained experiment, and at the start of its training."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,12 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from espnet_gmot.errors import UserError
 from espnet_gmot.report.align import Span, coupling_spans, ctc_spans
+from espnet_gmot.report.cer import written
 from espnet_gmot.report.pictures import Coupling
 
 if TYPE_CHECKING:
-    from espnet_gmot.hosts.observe import Coupled, Observation
+    from espnet_gmot.hosts.observe import Coupled, Observation, Observer
 
+_LOG = logging.getLogger(__name__)
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -38,24 +42,37 @@ def observe(
     """
     from espnet_gmot.hosts.observe import Observer
 
-    trained, start = Observer(exp, model_file), Observer(exp, initial=True)
-    start.centre_as(trained)
+    trained, start = Observer(exp, model_file), _start(Observer, exp)
+    if start:
+        start.centre_as(trained)
     found = []
     for name in utterances:
-        seen, before = (each.recorded(directory, name, frame_shift) for each in (trained, start))
+        seen = trained.recorded(directory, name, frame_shift)
+        before: Sequence[Coupled | None] = [None] * len(seen.couplings)
+        if start:
+            before = start.recorded(directory, name, frame_shift).couplings
         found += [
             _coupling(
                 system if len(seen.couplings) == 1 else f"{system}, {now.place}", seen, now, then, truth.get(name)
             )
-            for now, then in zip(seen.couplings, before.couplings, strict=True)
+            for now, then in zip(seen.couplings, before, strict=True)
         ]
     return found
 
 
+def _start(observer: "type[Observer]", exp: Path) -> "Observer | None":
+    """The experiment before its training; None, with a warning, where that isn't to be had any more."""
+    try:
+        return observer(exp, initial=True)
+    except UserError as error:
+        _LOG.warning("%s; the page goes without its edges before training", error)
+        return None
+
+
 def _coupling(
-    system: str, seen: "Observation", now: "Coupled", then: "Coupled", spoken: Sequence[Span] | None
+    system: str, seen: "Observation", now: "Coupled", then: "Coupled | None", spoken: Sequence[Span] | None
 ) -> Coupling:
-    """One coupling as plain arrays; ``then`` is the same at the start of training."""
+    """One coupling as plain arrays; ``then`` is the same at the start of training, where that is known."""
     ctc = None
     if seen.log_probs is not None and len(seen.labels) == len(seen.tokens):
         ctc = ctc_spans(seen.log_probs, seen.labels, seen.pieces, seen.seconds)
@@ -63,7 +80,7 @@ def _coupling(
     return Coupling(
         system=system,
         utterance=seen.utterance,
-        text="".join(seen.tokens),
+        text=written(seen.pieces),
         tokens=seen.tokens,
         seconds=seen.seconds,
         speech=seen.speech,
@@ -75,7 +92,8 @@ def _coupling(
         truth=spoken if spoken and len(spoken) == len(seen.tokens) else None,
         log_probs=seen.log_probs,
         edges=edges(now),
-        before=edges(then),
+        before=edges(then) if then else None,
+        prior=now.loss.config.prior != "none",
     )
 
 

@@ -35,12 +35,12 @@ def readings(token: str) -> frozenset[str]:
     Raises:
         UserError: pypinyin isn't installed.
     """
+    if len(token) != 1 or token.isascii():
+        return frozenset()
     try:
         from pypinyin import Style, pinyin
     except ImportError as error:
-        raise UserError("--errors: needs pypinyin: pip install 'espnet_gmot[report]'") from error
-    if len(token) != 1 or token.isascii():
-        return frozenset()
+        raise UserError("homophones: need pypinyin: pip install 'espnet_gmot[report]'") from error
     options: dict[str, Any] = {
         "style": Style.TONE3,
         "heteronym": True,

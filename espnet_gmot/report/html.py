@@ -7,6 +7,7 @@ from pathlib import Path
 from espnet_gmot.errors import UserError
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.scored import Row
+from espnet_gmot.report.utterances import Counted
 
 _TITLE = "What the transfer did"
 
@@ -43,6 +44,7 @@ def write(
     exps: Mapping[str, Sequence[Path]],
     rows: Mapping[str, Sequence[Row]],
     results: Sequence[Result] = (),
+    counted: Mapping[str, Sequence[Counted]] | None = None,
 ) -> None:
     """Write the page of ``args.html``; couplings are those of the first seed of every gmot system.
 
@@ -51,6 +53,7 @@ def write(
         exps: experiments by system.
         rows: scored sets by system.
         results: lines of a comparison's CSV.
+        counted: errors by utterance of the same, by system.
 
     Raises:
         UserError: couplings are wanted, but no experiment has one.
@@ -71,4 +74,4 @@ def write(
     knowledge = read_knowledge(args.knowledge) if args.knowledge else []
     how = {"resamples": args.resamples, "baseline": args.baseline or "", "blocks": args.blocks}
     title = _TITLE if args.title is None else args.title
-    Page(title, exps, rows, results, couplings, scores, knowledge, args.words, **how).write(args.html)
+    Page(title, exps, rows, results, counted or {}, couplings, scores, knowledge, args.words, **how).write(args.html)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_gmot.report.rows import read_rows, write_rows
-from espnet_gmot.report.tables import table
+from espnet_gmot.report.tables import table, with_error
 
 ALL = "all"
 
@@ -39,7 +39,7 @@ class Knowledge:
     def cells(self) -> list[str]:
         """Sound, numbers and shares in %, for a table."""
         shares = ((self.heard, self.heard_error), (self.said, self.said_error))
-        shown = [f"{100 * share:.1f} ± {100 * error:.1f}" if self.asked else "–" for share, error in shares]
+        shown = [with_error(100 * share, 100 * error, 1) if self.asked else "–" for share, error in shares]
         return [self.sound, f"{self.asked} of {self.substitutions}", *shown]
 
 

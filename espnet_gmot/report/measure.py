@@ -11,6 +11,7 @@ import numpy as np
 from espnet_gmot.report.align import Span, barycentres, coupling_spans, inside
 from espnet_gmot.report.rows import read_rows, write_rows
 from espnet_gmot.report.statistics import ratio_error
+from espnet_gmot.report.tables import with_error
 from espnet_gmot.version import commit, now
 
 
@@ -131,7 +132,7 @@ def table(scores: Sequence[Score]) -> str:
     head = f"{'aligner':16}{'tokens':>8}{'no mass':>9}{columns}  of"
     lines = [head]
     for s in scores:
-        error = f"{s.error_ms:.1f} ± {s.error_se_ms:.1f}"
+        error = with_error(s.error_ms, s.error_se_ms, 1)
         numbers = f"{error:>18}{s.median_ms:>8.1f}{s.bias_ms:>8.1f}{s.path_ms:>9.1f}{100 * s.inside:>10.1f}"
         lines.append(f"{s.aligner:16}{s.tokens:>8}{_lost(s):>9}{numbers}  {s.experiment} {s.model_file}")
     return "\n".join([*lines, *left_out(scores)])

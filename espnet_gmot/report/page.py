@@ -1,10 +1,11 @@
 """``report --html``: one page, in one file, of what systems got wrong, how they learned and what they couple."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.report import pictures
 from espnet_gmot.report.cells import LATE, marked
-from espnet_gmot.report.cer import Edit
+from espnet_gmot.report.cer import Edit, written
 from espnet_gmot.report.differences import Difference, differences
 from espnet_gmot.report.homophones import TONED, similarity
 from espnet_gmot.report.knowledge import HEAD, Knowledge
@@ -21,9 +22,11 @@ from espnet_gmot.report.origin import here, origin, parameters_size, training_co
 from espnet_gmot.report.results import Result
 from espnet_gmot.report.scored import Row
 from espnet_gmot.report.statistics import mean_interval
-from espnet_gmot.report.tables import FEWEST_BLOCKS, blocks_of, probability, resampled
+from espnet_gmot.report.tables import FEWEST_BLOCKS, blocks_of, probability, resampled, with_error
 from espnet_gmot.report.training_log import TrainingLog, read_training_log
+from espnet_gmot.report.utterances import Counted
 
+Scored = TypeVar("Scored", bound=Row | Counted)
 #: What the marks of an error mean; a homophone is a substitution by a character of the same sound and tone.
 KINDS = {"homophone": "homophone", "substitution": "instead", "deletion": "left out", "insertion": "added"}
 
@@ -46,6 +49,7 @@ class Page:
         exps: experiments by system, one for each seed.
         rows: their scored sets, by system.
         results: lines of a comparison's CSV, for means over seeds.
+        counted: errors by utterance of the same, by system, where no experiments are at hand.
         couplings: what to draw of chosen utterances.
         command: the words that made the page.
         scores: alignments against true times.
@@ -60,6 +64,7 @@ class Page:
     exps: Mapping[str, Sequence[Path]]
     rows: Mapping[str, Sequence[Row]]
     results: Sequence[Result] = ()
+    counted: Mapping[str, Sequence[Counted]] = field(default_factory=dict)
     couplings: Sequence[pictures.Coupling] = ()
     scores: Sequence[Score] = ()
     knowledge: Sequence[Knowledge] = ()
@@ -71,8 +76,8 @@ class Page:
 
     @property
     def base(self) -> str:
-        """The baseline's name; empty without experiments."""
-        return self.baseline or next(iter(self.rows), "")
+        """The baseline's name; empty where there is none."""
+        return self.baseline or next(iter(self.rows or self.counted), "")
 
     def write(self, path: Path) -> None:
         """Write the page, whole or not at all."""
@@ -92,6 +97,7 @@ class Page:
         environment = Environment(
             loader=PackageLoader("espnet_gmot.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
+        environment.filters["chinese"] = _chinese
         exps = dict(_named(self.exps))
         logs = {name: read_training_log(exp) for name, exp in exps.items()}
         learning = pictures.learning({name: logs[name] for name in logs if logs[name].epochs})
@@ -110,7 +116,7 @@ class Page:
             sections=sections,
             tables=self._tables(apart),
             apart=[pictures.apart(found, self.base, name) for name, found in apart.items() if found],
-            single=any(len(each) == 1 for each in self.exps.values()),
+            single=self._single(),
             doses=pictures.doses(self.results),
             learning=learning,
             along=pictures.along(self.scores),
@@ -130,14 +136,14 @@ class Page:
     def _tables(self, apart: Mapping[str, Sequence[Difference]]) -> list[Table]:
         """Error rates: of the CSV, then of the experiments, with intervals and differences from the baseline."""
         tables = [_means(self.results)] if self.results else []
-        rows = []
-        for name, systems in self._sets().items():
+        rows, scored = [], self.rows or self.counted
+        for name, systems in _sets(scored).items():
             found = {each.system: each for each in apart.get(name, ())}
             for system, cells in systems.items():
-                rate = sum(cell.counts.rate for cell in cells) / len(cells)
+                rate = sum(cell.rate for cell in cells) / len(cells)
                 shown = marked(system, any(cell.late for cell in cells))
                 row = [shown, name, str(len(cells)), _percent(rate), self._interval(cells), *_apart(found.get(system))]
-                rows.append([*row, str(cells[0].counts.tokens), f"{self._blocks(cells)}s"])
+                rows.append([*row, str(cells[0].size), f"{self._blocks(cells)}s"])
         if rows:
             head = [
                 "system",
@@ -158,43 +164,40 @@ class Page:
             caption = " ".join([caption, *notes])
             tables.append(
                 Table(
-                    _explained(caption, any(cell.late for each in self.rows.values() for cell in each)),
+                    _explained(caption, any(cell.late for each in scored.values() for cell in each)),
                     [*head, "characters", "resampled"],
                     rows,
                 )
             )
         return tables
 
-    def _interval(self, cells: Sequence[Row]) -> str:
+    def _single(self) -> str:
+        """Which systems have one training; empty where none has."""
+        names = [name for name, each in self.exps.items() if len(each) == 1]
+        return "each system" if len(names) == len(self.exps) and names else ", ".join(names)
+
+    def _interval(self, cells: Sequence[Row | Counted]) -> str:
         """A rate's interval; a handful of sentences has none."""
-        if len(cells[0].references) < FEWEST_BLOCKS:
+        if len(cells[0].lengths) < FEWEST_BLOCKS:
             return ""
         own = resampled(cells, self._blocks(cells), self.resamples)
         return f"{_percent(own.low)} to {_percent(own.high)}"
 
-    def _blocks(self, cells: Sequence[Row]) -> str:
+    def _blocks(self, cells: Sequence[Row | Counted]) -> str:
         return self.blocks or blocks_of(cells[0])
 
     def _differences(self) -> dict[str, list[Difference]]:
         """For each set that has the baseline and sentences enough, every other system's difference from it."""
         return {
             name: differences(systems, self.base, self.resamples, self.blocks)
-            for name, systems in self._sets().items()
-            if self.base in systems and len(systems[self.base][0].references) >= FEWEST_BLOCKS
+            for name, systems in _sets(self.rows or self.counted).items()
+            if self.base in systems and len(systems[self.base][0].lengths) >= FEWEST_BLOCKS
         }
-
-    def _sets(self) -> dict[str, dict[str, list[Row]]]:
-        """For each set the systems that have it, and their rows, one for each seed."""
-        sets: dict[str, dict[str, list[Row]]] = {}
-        for system, rows in self.rows.items():
-            for row in rows:
-                sets.setdefault(row.name, {}).setdefault(system, []).append(row)
-        return sets
 
     def _homophones(self) -> Table:
         """How many errors, of all seeds together, are homophones."""
         rows = []
-        for name, systems in self._sets().items():
+        for name, systems in _sets(self.rows).items():
             for system, cells in systems.items():
                 marks = [mark for cell in cells for alignment in cell.alignments.values() for mark in _marks(alignment)]
                 alike = marks.count("homophone")
@@ -206,7 +209,7 @@ class Page:
     def _errors(self) -> list[dict[str, Any]]:
         """Sentences in which the systems' first seeds differ or err, set by set."""
         groups = []
-        for name, systems in self._sets().items():
+        for name, systems in _sets(self.rows).items():
             found = {system: cells[0].alignments for system, cells in systems.items()}
             references = next(iter(systems.values()))[0].references
             counts = {key: [len(_marks(each[key])) for each in found.values()] for key in references}
@@ -217,7 +220,7 @@ class Page:
             shown = [
                 {
                     "name": key,
-                    "reference": "".join(references[key]),
+                    "reference": written(references[key]),
                     "systems": [(system, list(_spelled(each[key]))) for system, each in found.items()],
                 }
                 for key in wrong[: self.sentences]
@@ -225,6 +228,20 @@ class Page:
             label = f"{name}: {len(shown)} of {len(wrong)} sentences with errors, the most different first"
             groups.append({"name": label, "utterances": shown})
         return groups
+
+
+def _chinese(text: str) -> bool:
+    """Whether a text has Chinese characters, and no kana, which would make it Japanese."""
+    return bool(re.search("[\u3400-\u9fff]", text)) and not re.search("[\u3040-\u30ff]", text)
+
+
+def _sets(rows: Mapping[str, Sequence[Scored]]) -> dict[str, dict[str, list[Scored]]]:
+    """For each set the systems that have it, and their rows, one for each seed."""
+    sets: dict[str, dict[str, list[Scored]]] = {}
+    for system, each in rows.items():
+        for row in each:
+            sets.setdefault(row.name, {}).setdefault(system, []).append(row)
+    return sets
 
 
 def _named(exps: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, Path]]:
@@ -249,7 +266,7 @@ def _spelled(alignment: Sequence[Edit]) -> Iterator[tuple[str, str, str]]:
     for edit in alignment:
         mark = _mark(edit)
         explanation = KINDS.get(mark, "") + (f" of {edit.reference}" if edit.reference and edit.hypothesis else "")
-        yield mark, edit.hypothesis or edit.reference, explanation
+        yield mark, written([edit.hypothesis or edit.reference]), written([explanation])
 
 
 def _apart(found: Difference | None) -> list[str]:
@@ -272,7 +289,7 @@ def _percent(rate: float) -> str:
 def _scores(scores: Sequence[Score]) -> Table:
     rows = []
     for s in scores:
-        errors = [f"{s.error_ms:.0f} ± {s.error_se_ms:.0f}", f"{s.median_ms:.0f}", f"{s.path_ms:.0f}"]
+        errors = [with_error(s.error_ms, s.error_se_ms, 0), f"{s.median_ms:.0f}", f"{s.path_ms:.0f}"]
         cells = [*errors, f"{100 * s.inside:.0f}", str(s.tokens)]
         lost = "" if s.without_mass < 0 else str(s.without_mass)
         rows.append([s.aligner, *cells, lost, f"{s.experiment} {s.model_file}"])

@@ -46,12 +46,15 @@ CURVES = (
 )
 
 
+#: What to look for at the ends, by whether a prior of the order counts too.
 _ALPHA_LOOKS = {
-    0.0: "Each character takes what resembles it, wherever it is: look for cells far from the staircase.",
-    1.0: "Only relations count: look for a mirrored or shuffled staircase, for relations know no direction.",
+    (0.0, False): "Each character takes what resembles it, wherever it is: look for cells far from the staircase.",
+    (1.0, False): "Only relations count: look for a mirrored or shuffled staircase, for relations know no direction.",
+    (0.0, True): "Likeness and the order: look how far the brightness strays from the diagonal.",
+    (1.0, True): "Relations and the order: if this looks like the others, the order alone makes the staircase.",
 }
 _EDGE_LOOKS = {
-    "before training": "How things stood when training began: the frames know of sound alone.",
+    "before training": "How things stood when training began.",
     "after training": "Look for dark squares along the diagonal of the frames: moments that have become one character.",
 }
 
@@ -84,7 +87,8 @@ class Coupling:
         plan: (T, U); ``by_alpha``: the same graphs coupled under other shares of the edges.
         path, ctc, truth: spans, where there are such.
         log_probs: (T', V) of the CTC head.
-        acoustic, linguistic: edge matrices (T, T) and (U, U) now, and ``before`` training the same pair.
+        edges: edge matrices (T, T) and (U, U) now, and ``before`` training the same pair, where that is known.
+        prior: whether a prior of the order counts in the plans, in those ``by_alpha`` too.
     """
 
     system: str
@@ -102,6 +106,7 @@ class Coupling:
     log_probs: np.ndarray | None
     edges: tuple[np.ndarray, np.ndarray]
     before: tuple[np.ndarray, np.ndarray] | None = None
+    prior: bool = False
 
 
 def apart(found: Sequence[Difference], base: str, name: str) -> Picture:
@@ -194,7 +199,7 @@ def utterance(shown: Coupling, name: str) -> dict[str, Any]:
             "",
             _safe(figures.small_coupling(plan, shown.tokens, shown.seconds, f"α = {alpha:g}"), f"{name}-a{index}"),
             f"Heat map of the coupling with alpha {alpha:g}.",
-            _ALPHA_LOOKS.get(alpha, "Between the two: look where the staircase is cleanest."),
+            _ALPHA_LOOKS.get((alpha, shown.prior), "Between the two: look where the staircase is cleanest."),
         )
         for index, (alpha, plan) in enumerate(shown.by_alpha.items())
     ]
@@ -215,6 +220,7 @@ def utterance(shown: Coupling, name: str) -> dict[str, Any]:
         "text": shown.text,
         "pictures": [picture],
         "alphas": alphas,
+        "prior": shown.prior,
         "edges": edges,
     }
 

@@ -44,6 +44,16 @@ class Row:
         """Reference tokens by ``speaker-utterance``."""
         return {key: len(reference) for key, reference in self.references.items()}
 
+    @property
+    def rate(self) -> float:
+        """Errors per reference token."""
+        return self.counts.rate
+
+    @property
+    def size(self) -> int:
+        """Reference tokens."""
+        return self.counts.tokens
+
     @cached_property
     def speakers(self) -> dict[str, str]:
         """Speaker by ``speaker-utterance``."""

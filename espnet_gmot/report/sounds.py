@@ -44,7 +44,9 @@ class Sounding:
     p_value: float
 
 
-def soundings(groups: Mapping[tuple[str, str], Sequence[Row]], base: str, resamples: int = 10_000) -> list[Sounding]:
+def soundings(
+    groups: Mapping[tuple[str, str], Sequence[Row]], base: str, resamples: int = 10_000, blocks: str | None = None
+) -> list[Sounding]:
     """Every system's substitutions by sound, against the baseline's on the same set.
 
     The logarithm of the ratio is taken for the sum of Student's variables, as differences of error rates are
@@ -55,6 +57,7 @@ def soundings(groups: Mapping[tuple[str, str], Sequence[Row]], base: str, resamp
         groups: experiments by system and set, one for each seed; all sets of the baseline's.
         base: the baseline.
         resamples: of the bootstrap.
+        blocks: what it draws, ``speaker`` or ``utterance``; by default speakers where there are enough.
 
     Returns:
         One for each, but for those where either has a training without substitutions of a kind.
@@ -72,7 +75,7 @@ def soundings(groups: Mapping[tuple[str, str], Sequence[Row]], base: str, resamp
             ours, theirs = ([each[side] for each in pairing.pairs] for side in (0, 1))
         counts = _counts(ours), _counts(theirs)
         if all(each.sum(2).all() for each in counts):
-            found.append(_against(key, *counts, _members(ours[0]), pairing.whole, resamples))
+            found.append(_against(key, *counts, _members(ours[0], blocks), pairing.whole, resamples))
     return found
 
 
@@ -87,9 +90,9 @@ def _counts(rows: Sequence[Row]) -> np.ndarray:
     return found
 
 
-def _members(row: Row) -> np.ndarray:
+def _members(row: Row, blocks: str | None) -> np.ndarray:
     """(N, blocks): which utterance belongs to which block."""
-    names = block_names(row, blocks_of(row))
+    names = block_names(row, blocks or blocks_of(row))
     return np.array(names)[:, None] == np.unique(names)
 
 

@@ -172,8 +172,9 @@ class SegmentTest:
         segments: how many there are.
         mean: of the first system's errors less the second's, over the segments.
         deviation: of that difference, over the segments.
-        z: mean / (deviation / sqrt(segments)), standard normal if the systems are alike.
-        p_value: two-tailed.
+        z: mean / (deviation / sqrt(segments)), standard normal if the systems are alike; nan where all segments differ
+            alike.
+        p_value: two-tailed; there, the sign test's.
     """
 
     segments: int
@@ -198,7 +199,9 @@ def matched_pairs(pairs: Sequence[tuple[Sequence[Edit], Sequence[Edit]]], bounda
     if count < 2:
         return SegmentTest(count, math.nan, math.nan, math.nan, 1.0)
     mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
-    z = mean / (deviation / math.sqrt(count)) if deviation else math.copysign(math.inf, mean) if mean else 0.0
+    if not deviation:  # all segments differ alike: no deviation to divide by, but their signs are a test
+        return SegmentTest(count, mean, 0.0, math.nan if mean else 0.0, 2 * 0.5**count if mean else 1.0)
+    z = mean / (deviation / math.sqrt(count))
     return SegmentTest(count, mean, deviation, z, math.erfc(abs(z) / math.sqrt(2)))
 
 

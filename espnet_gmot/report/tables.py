@@ -168,6 +168,11 @@ def probability(value: float) -> str:
     return f"{value:.2g}" if value >= 0.0001 else "<0.0001"
 
 
+def with_error(value: float, error: float, digits: int) -> str:
+    """A number and its standard error, where it has one: a single utterance tells none."""
+    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if np.isfinite(error) else "")
+
+
 def _matched(row: Row | Counted, other: Row | Counted) -> str:
     if not (isinstance(row, Row) and isinstance(other, Row)):
         return "–"
@@ -178,9 +183,9 @@ def _matched(row: Row | Counted, other: Row | Counted) -> str:
 
 def errors(groups: Mapping[tuple[str, str], Sequence[Row]], tokens: Sequence[str]) -> str:
     """Tables of where the errors lie, all seeds of a system together."""
-    kinds, places = [], []
+    kinds, places, known = [], [], breakdown.characters(tokens)
     for (system, name), rows in groups.items():
-        found = breakdown.break_down((edits for row in rows for edits in row.alignments.values()), set(tokens))
+        found = breakdown.break_down((edits for row in rows for edits in row.alignments.values()), known)
         counts = [found.kinds[kind] for kind in ("substitution", "deletion", "insertion")]
         sounds = [found.sounds[kind] for kind in (homophones.TONED, homophones.TONELESS)]
         shares = [f"{sound} ({_percent(sound, counts[0])})" for sound in sounds]

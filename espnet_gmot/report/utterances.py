@@ -42,6 +42,16 @@ class Counted:
         if not self.speakers:
             object.__setattr__(self, "speakers", {key: cut(key) for key in self.lengths})
 
+    @property
+    def rate(self) -> float:
+        """Errors per reference token."""
+        return sum(self.wrong.values()) / self.size
+
+    @property
+    def size(self) -> int:
+        """Reference tokens."""
+        return sum(self.lengths.values())
+
     def errors(self, keys: Iterable[str]) -> list[float]:
         """Errors of these sentences."""
         return [self.wrong[key] for key in keys]

@@ -175,6 +175,56 @@ def test_another_presets_plan_has_that_presets_frame_weights() -> None:
     np.testing.assert_allclose(coupled.coupled_as(preset="gmot-t").sum(1), np.full(8, 1 / 8), atol=1e-4)
 
 
+def test_any_presets_transport_is_that_of_one_graph() -> None:
+    """hcsa's three layers belong to three taps, and its transport is that of ot, whatever the teacher's width."""
+    from espnet_gmot.hosts.observe import Coupled
+
+    generator = torch.Generator().manual_seed(1)
+    acoustic, linguistic = (Graph(torch.randn(1, n, 8, generator=generator), torch.tensor([n])) for n in (6, 3))
+    loss = GMOTLoss(GMOTConfig.from_dict({"teacher_width": 8, "backend": "torch"}), 8)
+    coupled = Coupled("encoder", loss, acoustic, linguistic, np.zeros((6, 3)))
+    np.testing.assert_allclose(coupled.coupled_as("hcsa"), coupled.coupled_as("ot"))
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_an_online_teacher_reads_as_in_training_wherever_it_is(
+    training: Training, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    from espnet_gmot.hosts.observe import Observer
+    from espnet_gmot.teacher import plm
+
+    asked: dict = {}
+    monkeypatch.setattr(plm, "PLMTeacher", lambda name, **how: asked.update(how, name=name) or (lambda texts: texts))
+    observer = Observer(training.folder / "asr", teacher="elsewhere" if moved else None)
+    how = {"special_tokens": True, "teacher_stats": "train/teacher", "teacher_layer": 3}
+    observer.model.gmot_config = GMOTConfig.from_dict({**GMOT, **how, "teacher": "there"})
+    assert observer._ask("今") == "今"
+    expected = {"layer": 3, "special_tokens": True, "stats": "train/teacher"}
+    assert asked == {"name": "elsewhere" if moved else "there", **expected}
+
+
+def test_training_that_went_on_from_a_model_began_there(
+    training: Training, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from espnet_gmot.hosts.observe import Observer
+    from espnet_gmot.report.couplings import observe
+
+    first = tmp_path / "first.pth"
+    torch.save({key: value + 0.5 for key, value in training.checkpoint("asr")["model"].items()}, first)
+    exp = tmp_path / "asr"
+    exp.mkdir()
+    config = yaml.safe_load((training.folder / "asr" / "config.yaml").read_text(encoding="utf-8"))
+    for stream in ("valid_data_path_and_name_and_type", "train_data_path_and_name_and_type"):
+        config[stream] = [[str(training.folder / path), *kind] for path, *kind in config[stream]]
+    (exp / "config.yaml").write_text(yaml.safe_dump({**config, "init_param": [f"{first}:ctc:ctc"]}))
+    torch.save(training.checkpoint("asr")["model"], exp / "latest.pth")
+    began, trained = (Observer(exp, initial=initial).model.ctc.ctc_lo.weight for initial in (True, False))
+    torch.testing.assert_close(began, trained + 0.5)
+    first.unlink()
+    shown = observe("gmot", exp, training.folder / "valid", ["utterance00"], {}, frame_shift=0.05)
+    assert [each.before for each in shown] == [None, None] and "first.pth, which isn't there" in caplog.text
+
+
 def test_align_says_which_recording_it_wants() -> None:
     for words in (["exp"], ["exp", "--wav", "a.wav"], ["exp", "--set", "dev"], ["exp", "--utt", "a"]):
         with pytest.raises(UserError, match="--wav FILE --text TRANSCRIPT or --set DIR --utt NAME"):

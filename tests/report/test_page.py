@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import cli
 from espnet_gmot.report.align import Span, coupling_spans
+from espnet_gmot.report.cer import Edit, written
 from espnet_gmot.report.measure import Score, write_scores
-from espnet_gmot.report.page import Page
+from espnet_gmot.report.page import Page, _spelled
 from espnet_gmot.report.pictures import Coupling
 from espnet_gmot.report.scored import collect
 from tests.report.chrome import Chrome
@@ -135,7 +137,8 @@ def test_it_tells_the_results(page: Path) -> None:
     assert rates["ctc"][-1] == "speakers"
     homophones = {row[0]: row for row in cells if row[1:2] == ["test"] and len(row) == 5}
     assert homophones["gmot&lt;b&gt;"][2:] == ["12", "12", "100 %"]
-    assert '<mark class="homophone" title="homophone of 他">她</mark>' in text
+    mark = '<mark class="homophone" title="homophone of 他">她<span class="said"> (homophone of 他)</span></mark>'
+    assert mark in text and 'class="han" lang="zh"' in text
     assert "Git hash: abc123" in text and "--config &lt;conf&gt;&amp;.yaml" in text and "&#39;a b.html&#39;" in text
 
 
@@ -196,6 +199,57 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert 'id="learning"' in text and 'id="couplings"' not in text
     with pytest.raises(UserError, match="--set and --utt go together"):
         cli.main([*words, "--utt", "a"])
+
+
+def test_what_alpha_shows_depends_on_the_prior(page: Path, tmp_path: Path) -> None:
+    drawn = replace(coupling("u"), prior=True)
+    Page("", {}, {}, couplings=[drawn]).write(tmp_path / "out.html")
+    text = (tmp_path / "out.html").read_text(encoding="utf-8")
+    told = "the prior of the order counts in all of these"
+    assert told in text and "wherever it is" not in text and "the order alone makes the staircase" in text
+    other = page.read_text(encoding="utf-8")
+    assert told not in other and "wherever it is" in other
+
+
+def test_other_languages_are_written_as_they_are(tmp_path: Path) -> None:
+    """Without a word of pypinyin's, which ASCII doesn't need."""
+    drawn = replace(coupling("u"), text=written(["<space>", "d", "o", "g"]))
+    heard = [Edit("correct", 0, "a", "a"), Edit("deletion", 1, "<space>", ""), Edit("substitution", 2, "b", "c")]
+    marked = [(mark, text) for mark, text, _ in _spelled(heard)]
+    assert marked == [("correct", "a"), ("deletion", " "), ("substitution", "c")]
+    Page("", {}, {}, couplings=[drawn]).write(tmp_path / "out.html")
+    text = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert '<span class="han"> dog</span>' in text and 'lang="zh"' not in text
+    assert written(["▁the", "▁do", "g"]) == " the dog"
+
+
+def test_a_comparisons_csv_files_have_their_tests_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The same numbers as in the terminal, where errors by utterance are given."""
+    folder = Path(__file__).parents[2] / "docs/results"
+    words = ["--csv", f"{folder}/cv6.csv", "--utterances", f"{folder}/cv6_utterances.csv", "--baseline", "ctc6"]
+    words += ["--sets", "test", "--resamples", "1000", "--blocks", "speaker", "--html", str(tmp_path / "out.html")]
+    assert cli.main(words) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (shown,) = [line for line in lines if line[:2] == ["clock-adapted6*", "test"] and line[2].startswith("-")]
+    text = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "less ctc6&#39;s" in text and "apart-test" in text and "One training of" not in text
+    (cells,) = [row for row in rows_of(text) if row[0] == "clock-adapted6*" and len(row) > 8]
+    assert cells[5:8] == [shown[2], f"{shown[3]} to {shown[4]}", shown[5]] and cells[-1] == "speakers"
+
+
+def test_only_systems_with_one_training_are_said_to_have_one(tmp_path: Path) -> None:
+    exps = {"ctc": [experiment(tmp_path / f"ctc{seed}", 10 + seed, "今天她们去公园") for seed in range(2)]}
+    exps["gmot"] = [experiment(tmp_path / "gmot", 9, "今天她们去公园")]
+    rows = {name: [row for exp in each for row in collect(name, exp, [], None)] for name, each in exps.items()}
+    Page("", exps, rows, resamples=100).write(tmp_path / "out.html")
+    assert "One training of gmot:" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+def test_a_single_utterance_has_no_standard_error(tmp_path: Path) -> None:
+    score = Score("asr", "ave.pth", "gmot-t", 1, 7, 74.5, float("nan"), 69.9, 31.7, 75.7, 0.529)
+    Page("", {}, {}, scores=[score]).write(tmp_path / "out.html")
+    text = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "<td>74</td>" in text and "± nan" not in text
 
 
 def test_one_baseline_for_all_sets(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.report import homophones
-from espnet_gmot.report.breakdown import break_down
+from espnet_gmot.report.breakdown import break_down, characters
 from espnet_gmot.report.cells import LATE
 from espnet_gmot.report.cer import edits
 from espnet_gmot.report.cli import main
@@ -94,6 +94,19 @@ def test_breakdown_by_hand() -> None:
     assert found.places == [[1, 1], [1, 1], [2, 1], [2, 1], [0, 0], [0, 0]]
     inserted = break_down([edits("今天", "今天好")], set("今天"))
     assert inserted.kinds["insertion"] == 1 and inserted.places[:2] == [[1, 0], [1, 1]]
+
+
+def test_what_training_knew_is_told_in_characters() -> None:
+    """Errors are counted in characters, whatever the recogniser's tokens are."""
+    assert characters(["<blank>", "他", "<space>", "A"]) == {"<blank>", "他", "<space>", "A"}
+    assert {"a", "t", "c", "<space>"} <= characters(["<blank>", "▁cat", "at", "s"]) and "▁" not in characters(["▁a"])
+    assert "<space>" in characters(["cat", "dog"]) and "<space>" not in characters(["<unk>", "他"])
+
+
+def test_a_set_that_is_named_twice_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(words(tmp_path, "--sets", "test test", ctc=(9,), gmot=(1,)))
+    out = capsys.readouterr().out
+    assert len([line for line in out.splitlines() if line.split()[:2] == ["gmot", "test"]]) == 1
 
 
 @pytest.mark.parametrize(

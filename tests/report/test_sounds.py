@@ -63,6 +63,25 @@ def test_one_seed_has_the_interval_of_its_speakers(tmp_path: Path) -> None:
     assert found.p_value == pytest.approx(2 * scipy.stats.t.sf(abs(np.log(found.ratio)) / error, 199), abs=0.03)
 
 
+def test_the_bootstrap_draws_what_is_asked_for(tmp_path: Path) -> None:
+    """Speakers of two sentences that are wrong together: by sentences the interval is too narrow."""
+    rng = np.random.default_rng(1)
+    groups = {}
+    for name in ("ctc", "gmot"):
+        wrong = rng.binomial(10, 0.4, (20, 2)).repeat(2, 0)
+        (folder := tmp_path / name).mkdir()
+        one = row(folder, name, wrong)
+        who = {key: f"s{index // 2}" for index, key in enumerate(sorted(one.references))}
+        object.__setattr__(one, "speakers", who)
+        groups[name, "test"] = [one]
+    speakers, sentences, usual = (
+        soundings(groups, "ctc", blocks=blocks)[0] for blocks in ("speaker", "utterance", None)
+    )
+    assert usual == speakers and speakers.ratio == sentences.ratio
+    wide, narrow = (np.log(each.high / each.ratio) for each in (speakers, sentences))
+    assert wide == pytest.approx(np.sqrt(2) * narrow, rel=0.1)
+
+
 def test_without_a_kind_there_is_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options, exps = ["--baseline", "ctc", "--errors", "--resamples", "100"], []
     for name, wrong in (("ctc", [[2, 3]] * 12), ("gmot", [[1, 3]] * 12), ("none", [[0, 3]] * 12)):

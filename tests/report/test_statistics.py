@@ -141,6 +141,8 @@ def test_segments_by_hand() -> None:
     statistic = scipy.stats.ttest_1samp(differences, 0).statistic
     assert found.z == pytest.approx(statistic) and found.p_value == pytest.approx(2 * scipy.stats.norm.sf(statistic))
     assert matched_pairs([(spelt("CCC"), spelt("CCC"))]).p_value == 1.0
+    # segments that all differ alike have no deviation; that all have one sign is a chance of two in 2^n
+    assert matched_pairs([(spelt("SCC"), spelt("CCC"))] * 5).p_value == pytest.approx(2 / 2**5)
 
 
 def noisy(rng: np.random.Generator, sentence: list[str], rate: float) -> list[str]:
