@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from espnet_gmot.files import alone, beside, read_mapping, replacing
 CHECKPOINT, BACKUP = "checkpoint.pth", "checkpoint.pth.bak"
 TRUST = "GMOT_TRUST_PICKLES"
 """Environment variable: 1 has files unpickled as ESPnet does, whatever they would run."""
-_SCALAR = np.float64(0).__reduce__()[0]
+_SCALAR = cast(Callable[..., Any], np.float64(0).__reduce__()[0])
 
 
 def _scalar_in(module: str) -> Callable[..., Any]:
