@@ -90,6 +90,34 @@ def test_only_changed_parts_are_formatted_again(place: Path) -> None:
     assert (list(made["wav.scp"]), bad) == (["u1"], {"u2": "u2.wav: no such file or directory; restore the file"})
 
 
+def test_another_nj_leaves_what_is_formatted(place: Path) -> None:
+    """nj is a resource: other parts would have other paths, and all that is made from them would be made again."""
+    for number in range(6):
+        Path(f"u{number}.wav").write_bytes(wav_bytes("一二三四五六"[: number + 1]))
+    write_table("wav.scp", {f"u{number}": f"u{number}.wav" for number in range(6)})
+
+    def again(nj: int) -> dict[str, int]:
+        """The archives there, each with its time."""
+        made, bad = format_wav_scp("wav.scp", "out", audio_format="wav.ark", fs=16000, nj=nj, processes=1)
+        assert not bad and made["utt2num_samples"] == {f"u{n}": str(2400 * (n + 1)) for n in range(6)}
+        arks = {entry.rpartition(":")[0] for entry in made["wav.scp"].values()}
+        assert arks == {str(path) for path in Path("out/data").rglob("*.ark")}  # none is left behind
+        assert len(list(Path("out/logs").iterdir())) == len(arks)
+        return {path: Path(path).stat().st_mtime_ns for path in arks}
+
+    first = again(4)
+    assert len(first) == 4 and first == again(2) == again(6) == again(99)
+    shutil.rmtree("out/data/format.3")  # as if killed
+    second = again(3)
+    assert len(second) == 4 and len(set(first.items()) & set(second.items())) == 3
+    for path in Path().glob("u*.wav"):
+        os.utime(path, ns=(1, 1))
+    assert len(again(2)) == 2
+    shutil.copytree("out/data/format.2", "out/data/format.3")  # as earlier versions left them
+    shutil.copy("out/logs/wav.2.scp", "out/logs/wav.3.scp")
+    assert len(again(2)) == 2
+
+
 def layout(*words: str) -> Layout:
     sets = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test", "--nj", "2"]
     return Layout(options.parse([*sets, *words]))
