@@ -150,6 +150,12 @@ def _features(note: str, *_: int) -> str:
     )
 
 
+def place_of(entry: str) -> tuple[str, int]:
+    """The file and the byte at which an entry of an scp file has its matrix."""
+    place, _, offset = entry.rpartition(":")
+    return (place, int(offset)) if place and offset.isdecimal() else (entry, 0)
+
+
 def read_matrix(entry: str) -> np.ndarray:
     """Read one matrix of an scp file.
 
@@ -166,8 +172,7 @@ def read_matrix(entry: str) -> np.ndarray:
 
     if entry.endswith("|"):
         raise UserError(f"{entry}: a command; write its features into an archive and name that")
-    place, _, offset = entry.rpartition(":")
-    place, start = (place, int(offset)) if place and offset.isdecimal() else (entry, 0)
+    place, start = place_of(entry)
     try:
         with open(place, "rb") as handle:
             handle.seek(start)
