@@ -37,8 +37,13 @@ def digest_of(words: Iterable[str], inputs: Iterable[str | Path] = (), *, conten
 
 
 def is_complete(directory: str | Path, mark: str) -> bool:
-    """Whether ``directory`` holds finished work with this fingerprint."""
-    return _mark(directory)[0] == mark
+    """Whether ``directory`` holds finished work with this fingerprint.
+
+    A fingerprint's second word says which features went in. Marks from before it was noted have the first one alone:
+    their work counts, for nobody knows better.
+    """
+    there = _mark(directory)[0]
+    return there in (mark, mark.partition(" ")[0])
 
 
 def made_by(directory: str | Path) -> str:

@@ -5,8 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import numpy as np
 import pytest
 
+from espnet_gmot.kaldi.shards import Shard
 from espnet_gmot.marks import MARK, is_complete, made_by, set_complete
 from espnet_gmot.recipe import jobs, train
 from espnet_gmot.recipe.jobs import Job, run_parts
@@ -86,3 +88,43 @@ def test_a_training_is_kept_whoever_trained_it(
     again(Job(job.module, (*job.argv, "--other"), job.log))  # another command isn't finished
     assert runs(job) == 2 and made_by(folder).startswith("espnet_gmot 1.1")
     assert not is_complete(folder, job.fingerprint())
+
+
+def list_features(folder: Path, layer: int) -> Path:
+    """A table of features of one layer, as a dump writes it."""
+    shard = Shard(folder / "feats.0.ark", ["u"], ["u"], {"layer": layer}, 2)
+    shard.write([("u", np.full((3, 2), layer, dtype=np.float32))], {})
+    (folder / "feats.scp").write_text(f"u {folder}/feats.0.ark:2\n")
+    return folder / "feats.scp"
+
+
+def test_features_of_another_layer_are_other_data(job: Job, tmp_path: Path) -> None:
+    """The table is the same, byte by byte; a mark from before the layer was noted counts, and is made whole."""
+    scp = list_features(tmp_path, 1)
+    job = Job(job.module, (*job.argv, "--data", f"{scp},speech,kaldi_ark"), job.log)
+    folder = Path(job.argv[0])
+
+    def again() -> bool:
+        return run_parts([job], [folder], processes=1, unit="part")
+
+    assert again() and not again()
+    first = job.fingerprint()
+    list_features(tmp_path, 2)
+    assert job.fingerprint() != first and not is_complete(folder, job.fingerprint())
+    assert again() and not again() and runs(job) == 2
+    set_complete(folder, job.fingerprint().split()[0], jobs.versions())
+    assert not again() and is_complete(folder, job.fingerprint())
+    list_features(tmp_path, 1)
+    assert job.fingerprint() == first and again() and runs(job) == 3
+
+
+def test_archives_without_notes_are_known_by_their_tables(job: Job, tmp_path: Path) -> None:
+    scp = list_features(tmp_path, 1)
+    command = Job(job.module, (f"{scp},speech,kaldi_ark", "x"), job.log)
+    with_note = command.fingerprint()
+    for content in (None, "[1]", "{", '{"digest": "x"}', "\xff"):
+        (tmp_path / "feats.0.json").unlink()
+        if content is not None:
+            (tmp_path / "feats.0.json").write_text(content, encoding="latin-1")
+        assert command.fingerprint() == with_note.split()[0]
+        (tmp_path / "feats.0.json").touch()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_gmot.corpora.download import download
-from espnet_gmot.corpora.unpack import CORPUS, unpack
+from espnet_gmot.corpora.unpack import CORPUS, is_half, unpack
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text, writing
 from espnet_gmot.kaldi.bad import settle_bad
@@ -30,30 +30,45 @@ _NOT_BETWEEN_WORDS = re.compile(rf" (?={_BESIDE})|(?<={_BESIDE}) ")
 _UNTRANSCRIBED = 0.01  # AISHELL-1 itself has no transcript for 325 of its 141,925 recordings
 
 
-def locate(data: str | Path, unpack_to: str | Path) -> Path:
+def locate(data: str | Path, unpack_to: str | Path | None = None) -> Path:
     """Find the corpus tree; unpack it first if only the archive is there.
 
     Args:
         data: ``data_aishell``, a folder that holds ``data_aishell`` or ``data_aishell.tgz``, or an archive.
-        unpack_to: folder that receives ``data_aishell`` when ``data`` is an archive.
+        unpack_to: folder that receives ``data_aishell`` where it must be unpacked; by default ``data`` if that is a
+            folder, else ``downloads``.
 
     Returns:
-        The folder with ``wav`` and ``transcript``.
+        The folder with ``wav`` and ``transcript``. One that is there is taken before an archive beside it, but for one
+        whose unpacking was interrupted.
 
     Raises:
         UserError: nothing of the kind is at ``data``.
     """
     data = Path(data)
     if data.is_file():
-        return unpack(data, unpack_to)
+        return unpack(data, unpack_to or "downloads")
+    if (tree := _tree(data)) is not None:
+        return tree
     if (data / f"{CORPUS}.tgz").is_file():
-        return unpack(data / f"{CORPUS}.tgz", data)
+        return unpack(data / f"{CORPUS}.tgz", unpack_to or data)
     for tree in (data, data / CORPUS):
+        if is_half(tree):
+            raise UserError(f"--data {tree}: half unpacked: give its archive once more to unpack the rest")
         if (tree / "wav").is_dir():
             return tree
     if not data.exists():
         raise UserError(f"--data {data}: no such file or folder; give data_aishell, data_aishell.tgz or --data_url")
     raise UserError(f"--data {data}: holds neither {CORPUS}/wav nor {CORPUS}.tgz; give the folder above {CORPUS}")
+
+
+def _tree(data: Path) -> Path | None:
+    """An unpacked corpus at or in a folder; one that is half unpacked, its speakers archives still, is none."""
+    for tree in (data, data / CORPUS):
+        parts = all((tree / "wav" / split).is_dir() for split in SPLITS) and (tree / TRANSCRIPT).is_file()
+        if parts and not is_half(tree):
+            return tree
+    return None
 
 
 def read_corpus(corpus: Path) -> dict[str, str]:
@@ -173,7 +188,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_size", type=int, help="expected bytes of --data_url (known for openslr)")
     parser.add_argument("--data_md5", help="expected MD5 of --data_url (known for openslr)")
     parser.add_argument(
-        "--unpack_to", default="downloads", help="where an archive given by --data is unpacked; default: downloads"
+        "--unpack_to",
+        help="where an archive is unpacked; default: the folder that --data gives, or downloads where it gives a file",
     )
     parser.add_argument("--out", default="data", help="folder that receives train, dev and test; default: data")
     parser.add_argument(
@@ -226,7 +242,7 @@ def _count(text: str) -> int:
 
 def fetch(url: str, folder: Path, size: int | None, md5: str | None) -> None:
     """Download the archive into ``folder`` unless the unpacked corpus is already there."""
-    if (folder / CORPUS / ".complete").is_file():
+    if (folder / CORPUS / ".complete").is_file() or _tree(folder) is not None:
         return
     if url == "openslr" or url == URL:
         url, size, md5 = URL, size or SIZE, md5 or MD5

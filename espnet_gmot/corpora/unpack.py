@@ -30,6 +30,7 @@ _OTHERS = {
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 CORPUS = "data_aishell"
 """Folder at the root of the archive."""
+_BEGUN = ".unpacked"  # folder in a corpus that is being unpacked, with a file for each finished speaker
 _INNER = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")
 _MOST_MEMBERS, _MOST_RATIO, _SMALL = 2_000_000, 20, 1 << 30  # bounds for bombs; AISHELL-1: 142,000 members, ratio 1.2
 _GROWTH = 1.25  # unpacked bytes per packed byte, with a margin; AISHELL-1 itself: 15.6 GB packed, 18 GB unpacked
@@ -61,20 +62,25 @@ def unpack(archive: str | Path, target: str | Path) -> Path:
         raise UserError(
             f"{corpus}: unpacked from another archive than {archive}; delete it or give another --unpack_to"
         )
-    _require_space(archive, corpus)
-    begun = corpus / ".unpacked" / ".archive"
-    if begun.is_file() and begun.read_text() != mark:
-        print(f"{corpus}: half unpacked from another archive than {archive}: starting anew", flush=True)
-        shutil.rmtree(corpus)
-    corpus.mkdir(parents=True, exist_ok=True)
+    begun = corpus / _BEGUN / ".archive"
     try:
+        _require_space(archive, corpus)
+        if begun.is_file() and begun.read_text() != mark:
+            print(f"{corpus}: half unpacked from another archive than {archive}: starting anew", flush=True)
+            shutil.rmtree(corpus)
+        corpus.mkdir(parents=True, exist_ok=True)
         with archive.open("rb") as stream, _Progress(stream, archive) as counted:
             _unpack_outer(cast(IO[bytes], counted), archive, corpus, begun, mark)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise _explain(error, archive, corpus) from error
     set_complete(corpus, mark)
-    shutil.rmtree(corpus / ".unpacked", ignore_errors=True)
+    shutil.rmtree(corpus / _BEGUN, ignore_errors=True)
     return corpus
+
+
+def is_half(corpus: Path) -> bool:
+    """Whether an unpacking into this folder was interrupted."""
+    return (corpus / _BEGUN).is_dir() and not (corpus / MARK).is_file()
 
 
 class _Member(tarfile.TarInfo):
@@ -142,7 +148,7 @@ def _unpack_outer(stream: IO[bytes], archive: Path, corpus: Path, begun: Path, m
             if not path.name.endswith(_INNER):
                 _write(outer, member, corpus / path)
                 continue
-            done = corpus / ".unpacked" / "_".join((CORPUS, *path.parts))
+            done = corpus / _BEGUN / "_".join((CORPUS, *path.parts))
             if not done.exists():
                 _unpack_inner(outer, member, f"{archive}:{path.name}", corpus / path.parent, budget)
                 done.touch()
@@ -194,8 +200,13 @@ def _require_space(archive: Path, corpus: Path) -> None:
 def _explain(error: Exception, archive: Path, corpus: Path) -> UserError:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return UserError(f"{corpus}: no space left on the disk; make room, then run the same command to continue")
-    if isinstance(error, PermissionError):
-        return UserError(f"{error.filename or corpus}: permission denied; give another --unpack_to")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.filename is not None and Path(error.filename) == archive:
+            return UserError(f"{archive}: cannot be read ({error.strerror}); mend its permissions, or give another")
+        return UserError(
+            f"{error.filename or corpus}: cannot be written ({error.strerror}); give another --unpack_to (run.sh: "
+            '--local_data_opts "--unpack_to FOLDER")'
+        )
     with archive.open("rb") as stream:
         head = stream.read(265)
     for magic, kind in _OTHERS.items():

@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,8 +30,24 @@ from espnet_gmot.files import alone, beside, read_mapping, replacing
 CHECKPOINT, BACKUP = "checkpoint.pth", "checkpoint.pth.bak"
 TRUST = "GMOT_TRUST_PICKLES"
 """Environment variable: 1 has files unpickled as ESPnet does, whatever they would run."""
-# what the numbers of ESPnet's reporter are made of: NumPy's scalars, durations
-_PLAIN = [np.float64(0).__reduce__()[0], np.dtype, *(type(np.dtype(kind)) for kind in "fd"), datetime.timedelta]
+_SCALAR = cast(Callable[..., Any], np.float64(0).__reduce__()[0])
+
+
+def _scalar_in(module: str) -> Callable[..., Any]:
+    """NumPy's ``scalar`` as if defined in another module; torch from 2.6 alone takes a name beside a function."""
+
+    @functools.wraps(_SCALAR)
+    def scalar(*args: Any) -> Any:
+        return _SCALAR(*args)
+
+    scalar.__module__ = module
+    return scalar
+
+
+# What the numbers of ESPnet's reporter are made of: NumPy's scalars, durations. NumPy 2 renamed the scalars' module:
+# checkpoints of either NumPy go on with the other.
+_PLAIN = [_SCALAR, *(_scalar_in(name) for name in ("numpy.core.multiarray", "numpy._core.multiarray"))]
+_PLAIN += [np.dtype, *(type(np.dtype(kind)) for kind in "fd"), datetime.timedelta]
 
 
 class Damaged(UserError):

@@ -4,18 +4,18 @@ People who get a zip have ESPnet, not the plugin. So configuration and parameter
 that asr.sh packs (statistics, pieces, results, language model) goes in as it is, under the same names.
 """
 
-import contextlib
 import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
 from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import staging, working_in
+from espnet_gmot.files import replacing, staging, working_in, write_text
 from espnet_gmot.hosts import portable
 from espnet_gmot.hosts.export import read_config, read_state, same_tensors, strip
 from espnet_gmot.hosts.register import register
@@ -58,22 +58,19 @@ def pack(words: list[str]) -> bool:
         stock_config, stock_model = _place(config_file, stage), _place(model_file, stage)
         new = ["asr", "--outpath", str(Path(args.outpath).absolute())]
         new += ["--asr_train_config", str(stock_config), "--asr_model_file", str(stock_model)]
+        moved = {}
         for option, paths in (
             ("--lm_train_config", [args.lm_train_config]),
             ("--lm_file", [args.lm_file]),
             ("--option", args.option),
         ):
-            new += [word for path in paths if path for word in (option, str(_lay(Path(path), stage)))]
-        stock_config.parent.mkdir(parents=True, exist_ok=True)
-        stock_model.parent.mkdir(parents=True, exist_ok=True)
+            for path in filter(None, paths):
+                place = _lay(Path(path), stage)
+                moved[path] = str(place.relative_to(stage))
+                new += [] if place in (stock_config, stock_model) else [option, str(place)]
         plain = portable.stock_config(config, task.ASRTask)
-        stock_config.write_text(yaml.safe_dump(plain, indent=4, sort_keys=False, allow_unicode=True), encoding="utf8")
-        state = read_state(model_file)
-        resolved = GMOTConfig.from_dict(config["model_conf"].get("gmot_conf"))
-        dropped, merged = strip(state, resolved.residual and resolved.transfers, model_file)
-        model, _ = task.ASRTask.build_model_from_file(stock_config)
-        same_tensors(state, model.state_dict(), model_file)
-        torch.save(state, stock_model)
+        dropped, merged = _write_stock(plain, config, model_file, (stock_config, stock_model))
+        _write_config(stock_config, portable.moved(plain, moved))
         with working_in(stage):
             packer.main(new)
     print(
@@ -83,10 +80,41 @@ def pack(words: list[str]) -> bool:
     return True
 
 
+def _write_stock(
+    plain: dict[str, Any], config: dict[str, Any], model_file: Path, stock: tuple[Path, Path]
+) -> tuple[int, bool]:
+    """Write the stock configuration and parameters, which must fit each other; whatever lies there is replaced.
+
+    A file that lies there may be a link to one of the user's: it is never written to.
+
+    Returns:
+        How many tensors were dropped, and whether the residual path was merged.
+    """
+    import espnet2.tasks.asr as task
+
+    stock_config, stock_model = stock
+    _write_config(stock_config, plain)
+    state = read_state(model_file)
+    resolved = GMOTConfig.from_dict(config["model_conf"].get("gmot_conf"))
+    dropped, merged = strip(state, resolved.residual and resolved.transfers, model_file)
+    model, _ = task.ASRTask.build_model_from_file(stock_config)
+    same_tensors(state, model.state_dict(), model_file)
+    with replacing(stock_model, "wb") as handle:
+        torch.save(state, handle)
+    return dropped, merged
+
+
+def _write_config(path: Path, config: dict[str, Any]) -> None:
+    write_text(path, yaml.safe_dump(config, indent=4, sort_keys=False, allow_unicode=True))
+
+
 def _place(path: Path, stage: Path) -> Path:
-    """Where a file goes below ``stage``: as seen from the working directory, or by its name if it lies elsewhere."""
+    """Where a file goes below ``stage``: as seen from the working directory, or by its whole path if it lies elsewhere.
+
+    By its name alone, a language model's config.yaml would share a place with the recogniser's.
+    """
     way = Path(os.path.relpath(path))
-    return stage / (path.name if way.parts[0] == ".." else way)
+    return stage / (Path("outside", *Path(os.path.abspath(path)).parts[1:]) if way.parts[0] == ".." else way)
 
 
 def _lay(path: Path, stage: Path) -> Path:
@@ -101,12 +129,9 @@ def _lay(path: Path, stage: Path) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         shutil.copytree(path, place, dirs_exist_ok=True)
-        return place
-    with contextlib.suppress(FileExistsError):
+    elif not place.exists():
         try:
             os.link(path.resolve(), place)
-        except OSError as error:
-            if isinstance(error, FileExistsError):
-                raise
+        except OSError:
             shutil.copy2(path, place)  # it lies on another file system
     return place

@@ -152,6 +152,16 @@ def relative(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return _texts(config, lambda value: value.removeprefix(start))
 
 
+def moved(config: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
+    """The configuration with other paths.
+
+    Args:
+        config: any.
+        places: the new path of each file that moves, by the path that the configuration has.
+    """
+    return _texts(config, lambda value: places.get(value, value))
+
+
 def sampling_rate(config: dict[str, Any]) -> int:
     """Samples a second that the frontend wants; ESPnet's default is 16 kHz."""
     import humanfriendly

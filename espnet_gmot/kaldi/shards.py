@@ -26,7 +26,7 @@ import torch
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import alone, sweep, write_json
 from espnet_gmot.gpus import visible
-from espnet_gmot.kaldi.ark import check_archive, write_archive
+from espnet_gmot.kaldi.ark import check_archive, note_of, read_note, write_archive
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Shard:
 
     def finished(self) -> dict[str, Any] | None:
         """What is known of the ark if it is whole and has this very content, otherwise None."""
-        note = _read_note(self.path.with_suffix(".json"))
+        note = read_note(note_of(self.path))
         if note is None or note["digest"] != self.digest:
             return None
         try:
@@ -78,7 +78,7 @@ class Shard:
         """
         offsets = write_archive(self.path, matrices, precision)
         note = {"digest": self.digest, "features": self.features, **known, "offsets": offsets}
-        write_json(self.path.with_suffix(".json"), note)
+        write_json(note_of(self.path), note)
 
 
 #: Computes and writes one shard; calls its second argument with the number of items done, batch by batch.
@@ -135,7 +135,7 @@ class Dump:
 
         notes = sorted(self.out.glob(f"{self.stem}.*.json"))
         wanted = decisive(features)
-        there = [decisive(note["features"]) for path in notes if (note := _read_note(path))]
+        there = [decisive(note["features"]) for path in notes if (note := read_note(path))]
         other = next((found for found in there if found != wanted), None)
         if other is None:
             return
@@ -216,15 +216,8 @@ class Dump:
         names = {shard.path.name for shard in shards}
         for stale in [ark for ark in self.out.glob(f"{self.stem}.*.ark") if ark.name not in names]:
             stale.unlink()
-            stale.with_suffix(".json").unlink(missing_ok=True)
+            note_of(stale).unlink(missing_ok=True)
         return notes
-
-
-def _read_note(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
 
 
 def _in_processes(

@@ -4,6 +4,7 @@ import logging
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
@@ -226,12 +227,15 @@ def split_table(path: str | Path, parts: Iterable[str | Path]) -> None:
     """Split a table's lines into ``parts`` files of nearly equal length (the earlier ones hold one line more)."""
     lines = [line for _, line in read_lines(path)]
     parts = [Path(part) for part in parts]
-    size, longer = divmod(len(lines), len(parts))
-    start = 0
-    for index, part in enumerate(parts):
-        stop = start + size + (index < longer)
-        write_text(part, "".join(f"{line}\n" for line in lines[start:stop]))
-        start = stop
+    for part, own in zip(parts, slices(len(lines), len(parts)), strict=True):
+        write_text(part, "".join(f"{line}\n" for line in lines[own]))
+
+
+def slices(total: int, parts: int) -> list[slice]:
+    """Places of ``total`` lines in so many parts of nearly equal length (the earlier ones hold one line more)."""
+    size, longer = divmod(total, parts)
+    ends = [size * number + min(number, longer) for number in range(parts + 1)]
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def count_lines(path: str | Path) -> int:

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import as_completed
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
 from espnet_gmot.kaldi.bad import LIST
 from espnet_gmot.kaldi.parallel import workers
-from espnet_gmot.kaldi.tables import read_table, split_table
+from espnet_gmot.kaldi.tables import read_table, slices, split_table
 from espnet_gmot.kaldi.wav import path_of, read_sound
 from espnet_gmot.marks import digest_of, is_complete, set_complete
 
@@ -33,7 +34,7 @@ def format_wav_scp(
         target: data directory; the audio goes to ``target/data/format.N``.
         audio_format: wav, flac, wav.ark or flac.ark.
         fs: sampling rate of the output in Hz.
-        nj: number of parts.
+        nj: number of parts; where there are finished ones already, their number stays.
         processes: number of processes at a time.
 
     Returns:
@@ -43,17 +44,11 @@ def format_wav_scp(
         UserError: the table can't be read.
     """
     source, target = Path(source), Path(target)
-    nj = min(nj, len(read_table(source)))
-    parts = [target / "logs" / f"wav.{index}.scp" for index in range(1, nj + 1)]
-    split_table(source, parts)
-    folders = [target / "data" / f"format.{index}" for index in range(1, nj + 1)]
     for left in (target / "data").glob("format.*.new*"):  # by runs that were killed
         shutil.rmtree(left, ignore_errors=True)
-    todo = [
-        (part, folder)
-        for part, folder in zip(parts, folders, strict=True)
-        if not is_complete(folder, part_digest(part, audio_format, fs))
-    ]
+    chosen = _choose_parts(source, target, nj, audio_format, fs)
+    folders = [folder for _, folder, _ in chosen]
+    todo = [(part, folder) for part, folder, done in chosen if not done]
     with tqdm(total=sum(len(read_table(part)) for part, _ in todo), desc=f"format {target.name}", unit="utt") as bar:
         if processes == 1 or len(todo) < 2:
             for part, folder in todo:
@@ -67,6 +62,7 @@ def format_wav_scp(
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
+    _remove_others(target, len(chosen))
     made: dict[str, dict[str, str]] = {"wav.scp": {}, "utt2num_samples": {}}
     for name, table in made.items():
         for folder in folders:
@@ -74,9 +70,49 @@ def format_wav_scp(
     return made, {key: reason for folder in folders for key, reason in _read(folder / LIST).items()}
 
 
-def part_digest(part: Path, audio_format: str, fs: int) -> str:
+def _choose_parts(source: Path, target: Path, wanted: int, audio_format: str, fs: int) -> list[tuple[Path, Path, bool]]:
+    """Split a table into as many parts as are there already, if any of these is still good, else as many as wanted.
+
+    Other parts would have other paths: all would be formatted again, and so would be all that is made from them.
+
+    Returns:
+        Each part's table and folder, and whether it is finished.
+    """
+    entries = list(read_table(source).items())
+
+    def finished(parts: int) -> list[bool]:
+        """Which of so many parts are there."""
+        owns = [dict(entries[own]) for own in slices(len(entries), parts)]
+        marks = [part_digest(own, audio_format, fs) for own in owns]
+        return [is_complete(_part(target, number)[1], mark) for number, mark in enumerate(marks, 1)]
+
+    before = next(number for number in count() if not _part(target, number + 1)[0].is_file())
+    wanted, there = min(wanted, len(entries)), min(before, len(entries))
+    done = finished(wanted)
+    if there not in (0, wanted) and not all(done) and any(as_before := finished(there)):
+        done = as_before
+    places = [_part(target, number) for number in range(1, len(done) + 1)]
+    split_table(source, [table for table, _ in places])
+    for number in range(len(done) + 1, before + 1):
+        _part(target, number)[0].unlink()
+    return [(table, folder, whole) for (table, folder), whole in zip(places, done, strict=True)]
+
+
+def _part(target: Path, number: int) -> tuple[Path, Path]:
+    """Table and folder of a part."""
+    return target / "logs" / f"wav.{number}.scp", target / "data" / f"format.{number}"
+
+
+def _remove_others(target: Path, most: int) -> None:
+    """Remove parts beyond a number: an earlier run had more."""
+    for folder in (target / "data").glob("format.*"):
+        number = folder.name.partition(".")[2]
+        if number.isdecimal() and int(number) > most:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def part_digest(entries: dict[str, str], audio_format: str, fs: int) -> str:
     """Hash of all that a part's output depends on: its entries, the files behind them, and the format."""
-    entries = read_table(part)
     words = [VERSION, audio_format, str(fs), *(f"{key} {entry}" for key, entry in entries.items())]
     paths = [path for entry in entries.values() if (path := path_of(entry))]
     return digest_of(words, [path for path in paths if Path(path).is_file()])
@@ -99,7 +135,7 @@ def format_part(part: Path, folder: Path, audio_format: str, fs: int) -> int:
     write_text(new / "utt2num_samples", "".join(f"{key} {length}\n" for key, length in lengths.items()))
     write_text(new / LIST, "".join(f"{key} {' '.join(reason.split())}\n" for key, reason in bad.items()))
     if not any(entries[key].endswith("|") for key in bad):  # whether a command gives something else now, nobody knows
-        set_complete(new, part_digest(part, audio_format, fs))
+        set_complete(new, part_digest(entries, audio_format, fs))
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
     return len(entries)

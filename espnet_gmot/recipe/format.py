@@ -1,15 +1,17 @@
 """Stages 3 and 4: data/ → dump/TYPE/org (formatted), then dump/TYPE (without short, long and empty utterances)."""
 
+import os
 from pathlib import Path
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import write_text
-from espnet_gmot.kaldi.ark import read_matrix
+from espnet_gmot.kaldi.ark import place_of, read_matrix
 from espnet_gmot.kaldi.bad import LIST, settle_bad
 from espnet_gmot.kaldi.leaks import refuse_leaks
 from espnet_gmot.kaldi.parallel import each
-from espnet_gmot.kaldi.tables import read_data_dir, read_table, read_transcripts, write_data_dir
+from espnet_gmot.kaldi.tables import read_data_dir, read_table, read_transcripts, write_data_dir, write_table
 from espnet_gmot.kaldi.wav import read_wav_scp, sampling_rate
+from espnet_gmot.marks import MARK, digest_of, is_complete, set_complete
 from espnet_gmot.recipe.audio import format_wav_scp
 from espnet_gmot.recipe.layout import Layout
 
@@ -31,7 +33,7 @@ def format_set(layout: Layout, name: str, processes: int) -> None:
         )
         write_text(target / "audio_format", args.audio_format + "\n")
     else:
-        made, bad, width = describe_features(source / "feats.scp", processes)
+        made, bad, width = describe_features(source / "feats.scp", target / "logs/features", processes)
         write_text(target / "feats_dim", f"{width}\n")
     everyone = set().union(*tables.values())
     for key in sorted(everyone - bad.keys()):
@@ -43,8 +45,16 @@ def format_set(layout: Layout, name: str, processes: int) -> None:
     write_text(target / "feats_type", args.feats_type + "\n")
 
 
-def describe_features(source: Path, processes: int = 1) -> tuple[dict[str, dict[str, str]], dict[str, str], int]:
+def describe_features(
+    source: Path, kept: Path, processes: int = 1
+) -> tuple[dict[str, dict[str, str]], dict[str, str], int]:
     """Measure the features of feats.scp, so many processes at a time.
+
+    Args:
+        source: feats.scp.
+        kept: folder for what was measured: where all could be read, and neither table nor archives have changed since,
+            they aren't read again.
+        processes: how many at a time.
 
     Returns:
         The table feats_shape (``frames,width`` by utterance), why utterances are not in it, and the width.
@@ -54,19 +64,31 @@ def describe_features(source: Path, processes: int = 1) -> tuple[dict[str, dict[
     """
     if not source.is_file():
         raise UserError(f"{source}: no such file; stage 1 makes it, given --frontend_model and --feats_type extracted")
-    shapes, bad = each(_shape, read_table(source), processes, f"shapes {source.parent.name}")
-    widths = {width for _, width in shapes.values()}
-    if not shapes:
-        raise UserError(f"{source}: none of {len(bad)} features can be read, the first is {min(bad)}: {bad[min(bad)]}")
+    entries, table = read_table(source), kept / "feats_shape"
+    bad: dict[str, str] = {}
+    places = sorted(filter(os.path.isfile, {place_of(entry)[0] for entry in entries.values()}))
+    mark = digest_of((f"{key} {entry}" for key, entry in entries.items()), places)
+    if is_complete(kept, mark) and table.is_file():
+        shapes = read_table(table)
+    else:
+        (kept / MARK).unlink(missing_ok=True)
+        shapes, bad = each(_shape, entries, processes, f"shapes {source.parent.name}")
+        if not shapes:
+            raise UserError(
+                f"{source}: none of {len(bad)} features can be read, the first is {min(bad)}: {bad[min(bad)]}"
+            )
+        if not bad:  # what is bad may be mended without a trace
+            write_table(table, shapes)
+            set_complete(kept, mark)
+    widths = {int(shape.partition(",")[2]) for shape in shapes.values()}
     if len(widths) != 1:
         raise UserError(f"{source}: features of different widths ({sorted(widths)}); make them again with one model")
-    table = {key: f"{frames},{width}" for key, (frames, width) in shapes.items()}
-    return {"feats_shape": table}, bad, widths.pop()
+    return {"feats_shape": shapes}, bad, widths.pop()
 
 
-def _shape(entry: str) -> tuple[int, int]:
+def _shape(entry: str) -> str:
     frames, width = read_matrix(entry).shape
-    return frames, width
+    return f"{frames},{width}"
 
 
 def check_leaks(layout: Layout) -> None:

@@ -30,6 +30,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import disk_full
 from espnet_gmot.gpus import visible
 from espnet_gmot.hosts.entry import instead
+from espnet_gmot.kaldi.ark import noted_features
 from espnet_gmot.kaldi.parallel import cores
 from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
 from espnet_gmot.orphan import end_with
@@ -61,10 +62,16 @@ class Job:
         return asked_gpus(self.argv)
 
     def fingerprint(self) -> str:
-        """Hash of the command and of every existing file that it names."""
+        """Hash of the command and of every existing file that it names.
+
+        Where tables among them list features, what these are follows as a word of its own: see
+        :func:`espnet_gmot.marks.is_complete`.
+        """
         words = [field for word in self.argv for field in (word, *word.split(",")[:1], *word.split("=")[1:])]
         files = sorted({word for word in words if os.path.isfile(word)})
-        return digest_of((self.module, *self.argv), files, contents=True)
+        command = digest_of((self.module, *self.argv), files, contents=True)
+        tables = {path: noted for path in files if path.endswith(".scp") and (noted := noted_features(path))}
+        return f"{command} {digest_of(f'{path} {noted}' for path, noted in tables.items())}" if tables else command
 
 
 def asked_gpus(argv: Sequence[str]) -> int:
@@ -198,6 +205,8 @@ def run_parts(
         print(f"parts by {', '.join(stale)} are there, but {now} is installed: made again", flush=True)
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} parts are there already", flush=True)
+    for job in there.keys() - set(todo):
+        set_complete(places[job], marks[job], now)  # a mark from before features were noted is made whole
     if todo:
         total = sum(size for job, size in zip(jobs, sizes, strict=True) if job in todo) if marker else len(todo)
         preload(*{job.module for job in todo if not job.ngpu})

@@ -1,5 +1,6 @@
 """prepare-data: from an archive or a tree to data/{train,dev,test}, and what it says about bad ones."""
 
+import errno
 import os
 import re
 import shutil
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from espnet_gmot.corpora.aishell import main, thin
+from espnet_gmot.corpora import aishell as corpora
+from espnet_gmot.corpora.aishell import locate, main, thin
 from espnet_gmot.corpora.unpack import unpack
 from espnet_gmot.errors import UserError
 from espnet_gmot.kaldi.tables import read_table
@@ -127,6 +129,61 @@ def test_max_utts_spreads_over_speakers(tree: Path) -> None:
     assert [len(read_table(f"data/{split}/text")) for split in COUNTS] == [2, 2, 2]
     paths = {f"u{index}": Path() for index in range(10)}
     assert list(thin(paths, 3)) == ["u0", "u3", "u6"]
+
+
+def test_a_tree_beside_its_archive_is_taken_as_it_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shared folder that holds both, unpacked by hand: nothing is written there, --data_url fetches nothing."""
+    archive = write_corpus(place, COUNTS)
+    corpus = unpack(archive, place)
+    (corpus / ".complete").unlink()
+    monkeypatch.setattr(corpora, "unpack", lambda *_: pytest.fail("unpacked once more"))
+    before = sorted(place.rglob("*"))
+    assert locate(place) == locate(corpus) == locate(place, place / "other") == corpus
+    corpora.fetch("http://127.0.0.1:9/none", place, None, None)
+    assert sorted(place.rglob("*")) == before
+
+
+def test_trees_that_are_not_whole_are_unpacked(place: Path) -> None:
+    archive = write_corpus(place, COUNTS)
+    corpus = unpack(archive, place)
+    (corpus / ".complete").rename(place / "mark")
+    (corpus / ".unpacked").mkdir()  # an interrupted unpacking of ours
+    next(corpus.rglob("*.wav")).unlink()
+    assert locate(place) == corpus and len(list(corpus.rglob("*.wav"))) == 12
+    (corpus / ".complete").unlink()
+    (corpus / ".unpacked").mkdir()
+    archive.rename(place / "elsewhere.tgz")
+    with pytest.raises(UserError, match=r"data_aishell: half unpacked: give its archive once more"):
+        locate(place)
+    (place / "elsewhere.tgz").rename(archive)
+    shutil.rmtree(corpus)
+    (corpus / "wav").mkdir(parents=True)  # the outer archive alone, by hand
+    (corpus / "wav/S01.tar.gz").touch()
+    assert locate(place, place / "mine") == place / "mine/data_aishell"
+    assert [path.name for path in corpus.rglob("*")] == ["wav", "S01.tar.gz"]
+    assert len(list((place / "mine").rglob("*.wav"))) == 12
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_is_named(place: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    archive = write_corpus(place, COUNTS)
+
+    def refuse(path: Path, **_: bool) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(
+        UserError, match=rf"{place}.*: cannot be written \({os.strerror(code)}\); give another --unpack_to"
+    ):
+        locate(place)
+    monkeypatch.undo()
+
+    def unreadable(*_: object) -> None:
+        raise OSError(code, os.strerror(code), str(archive))
+
+    monkeypatch.setattr(Path, "open", unreadable)
+    with pytest.raises(UserError, match=rf"\.tgz: cannot be read \({os.strerror(code)}\)"):
+        locate(place)
 
 
 def test_nothing_there(place: Path) -> None:

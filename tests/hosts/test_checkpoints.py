@@ -2,11 +2,13 @@
 
 import logging
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -100,6 +102,27 @@ def test_damaged_and_missing_models_are_named(folder: Path) -> None:
         load(folder / "1epoch.pth")
     with pytest.raises(UserError, match=r"cer_ctc.ave.pth: no such file \(models there: 1epoch.pth, checkpoint.pth\)"):
         load(folder / "valid.cer_ctc.ave.pth")
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_a_checkpoint_of_another_numpy_is_read(tmp_path: Path, module: bytes) -> None:
+    """NumPy 2 calls the module of its scalars otherwise than NumPy 1; nothing else of theirs is taken."""
+    save({"loss": np.float64(1.5), "time": np.float32(0.5)}, tmp_path / "here.pth")
+    for name in (b"scalar", b"_reconstruct"):
+        with (
+            zipfile.ZipFile(tmp_path / "here.pth") as here,
+            zipfile.ZipFile(tmp_path / "there.pth", "w", zipfile.ZIP_STORED) as there,
+        ):
+            for part in here.namelist():
+                content = here.read(part)
+                own = f"{np.float64(0).__reduce__()[0].__module__}\nscalar\n".encode()
+                there.writestr(part, content.replace(own, module + b"\n" + name + b"\n"))
+        if name == b"scalar":
+            found = load(tmp_path / "there.pth")
+            assert found == {"loss": 1.5, "time": 0.5} and type(found["loss"]) is np.float64
+        else:
+            with pytest.raises(UserError, match="an object that could run any code"):
+                load(tmp_path / "there.pth")
 
 
 class Unpicklable:

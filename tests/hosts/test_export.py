@@ -210,6 +210,37 @@ def test_stage_14_packs_a_stock_model(
     assert all(torch.equal(value, own[name]) for name, value in stock.state_dict().items() if "ctc_lo" not in name)
 
 
+def test_stage_14_packs_what_lies_elsewhere(trained: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experiments on another disk (--expdir /scratch/exp), of like names: none is written to, all are in the zip."""
+    from espnet2.main_funcs.pack_funcs import unpack
+    from espnet2.tasks.asr import ASRTask
+
+    from espnet_gmot.hosts.packing import pack
+
+    experiment, _ = trained("ctc", residual=False)
+    exp, stats = tmp_path / "exp", f"{tmp_path}/exp/stats/feats_stats.npz"
+    config = yaml.safe_load((experiment / "config.yaml").read_text())
+    (experiment / "config.yaml").write_text(yaml.safe_dump({**config, "normalize_conf": {"stats_file": stats}}))
+    (exp / "lm").mkdir()
+    (exp / "lm/config.yaml").write_text("lm: seq_rnn\n")
+    (exp / "lm/valid.acc.ave.pth").write_bytes(b"lm")
+    before = {path: path.read_bytes() for path in exp.rglob("*") if path.is_file()}
+    (tmp_path / "recipe/conf").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "recipe")
+    words = ["asr", "--asr_train_config", f"{exp}/asr/config.yaml", "--asr_model_file", f"{exp}/asr/valid.acc.ave.pth"]
+    words += ["--lm_train_config", "../exp/lm/config.yaml", "--lm_file", "conf/../../exp/lm/valid.acc.ave.pth"]
+    words += ["--option", f"{exp}/asr/config.yaml", "--option", stats, "--outpath", f"{exp}/asr/asr.zip"]
+    assert pack(words)
+    assert {path: path.read_bytes() for path in before} == before
+    found = unpack(exp / "asr/asr.zip", "elsewhere")
+    exp.rename(tmp_path / "gone")
+    stock, args = ASRTask.build_model_from_file(found["asr_train_config"], found["asr_model_file"])
+    assert type(stock).__module__ == "espnet2.asr.espnet_model"
+    assert args.normalize_conf["stats_file"].startswith("elsewhere/")
+    assert Path(found["lm_file"]).read_bytes() == b"lm"
+    assert yaml.safe_load(Path(found["lm_train_config"]).read_text()) == {"lm": "seq_rnn"}
+
+
 def test_a_model_that_stock_espnet_lacks_is_packed_with_a_warning(
     trained: Callable, capsys: pytest.CaptureFixture
 ) -> None:

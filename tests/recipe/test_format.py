@@ -13,6 +13,7 @@ import soundfile
 
 from espnet_gmot.errors import UserError
 from espnet_gmot.files import writing
+from espnet_gmot.kaldi.ark import read_matrix
 from espnet_gmot.kaldi.tables import read_table, write_data_dir, write_table
 from espnet_gmot.recipe import format as formatting
 from espnet_gmot.recipe import options
@@ -90,6 +91,34 @@ def test_only_changed_parts_are_formatted_again(place: Path) -> None:
     assert (list(made["wav.scp"]), bad) == (["u1"], {"u2": "u2.wav: no such file or directory; restore the file"})
 
 
+def test_another_nj_leaves_what_is_formatted(place: Path) -> None:
+    """nj is a resource: other parts would have other paths, and all that is made from them would be made again."""
+    for number in range(6):
+        Path(f"u{number}.wav").write_bytes(wav_bytes("一二三四五六"[: number + 1]))
+    write_table("wav.scp", {f"u{number}": f"u{number}.wav" for number in range(6)})
+
+    def again(nj: int) -> dict[str, int]:
+        """The archives there, each with its time."""
+        made, bad = format_wav_scp("wav.scp", "out", audio_format="wav.ark", fs=16000, nj=nj, processes=1)
+        assert not bad and made["utt2num_samples"] == {f"u{n}": str(2400 * (n + 1)) for n in range(6)}
+        arks = {entry.rpartition(":")[0] for entry in made["wav.scp"].values()}
+        assert arks == {str(path) for path in Path("out/data").rglob("*.ark")}  # none is left behind
+        assert len(list(Path("out/logs").iterdir())) == len(arks)
+        return {path: Path(path).stat().st_mtime_ns for path in arks}
+
+    first = again(4)
+    assert len(first) == 4 and first == again(2) == again(6) == again(99)
+    shutil.rmtree("out/data/format.3")  # as if killed
+    second = again(3)
+    assert len(second) == 4 and len(set(first.items()) & set(second.items())) == 3
+    for path in Path().glob("u*.wav"):
+        os.utime(path, ns=(1, 1))
+    assert len(again(2)) == 2
+    shutil.copytree("out/data/format.2", "out/data/format.3")  # as earlier versions left them
+    shutil.copy("out/logs/wav.2.scp", "out/logs/wav.3.scp")
+    assert len(again(2)) == 2
+
+
 def layout(*words: str) -> Layout:
     sets = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test", "--nj", "2"]
     return Layout(options.parse([*sets, *words]))
@@ -130,16 +159,40 @@ def test_extracted_features_and_filtering(place: Path) -> None:
         plan.speech(Path("dump/extracted/nowhere"))
 
 
+def test_features_are_read_again_only_if_they_change(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(formatting, "read_matrix", lambda entry: read.append(entry) or read_matrix(entry))
+
+    def again() -> int:
+        """How many features were read."""
+        read.clear()
+        made, _, width = formatting.describe_features(Path("feats.scp"), Path("kept"))
+        assert width == 3 and made["feats_shape"]["a"] == "4,3"
+        return len(read)
+
+    matrices = {"a": np.zeros((4, 3), "f"), "b": np.zeros((5, 3), "f")}
+    kaldiio.save_ark("f.ark", matrices, scp="feats.scp")
+    assert again() == 2 and again() == 0
+    Path("kept/feats_shape").unlink()
+    assert again() == 2 and again() == 0
+    os.utime("f.ark", ns=(1, 1))  # written anew
+    assert again() == 2 and again() == 0
+    write_table("feats.scp", read_table("feats.scp") | {"c": "f.ark:9999"})
+    assert again() == 3 and again() == 3  # as long as one can't be read
+    write_table("feats.scp", {key: entry for key, entry in read_table("feats.scp").items() if key != "c"})
+    assert again() == 2 and again() == 0
+
+
 @pytest.mark.parametrize("cut", [4, 8, 12, 16, 20])
 def test_features_that_dont_fit(place: Path, cut: int) -> None:
     Path("data/train").mkdir(parents=True)
     matrices = {"a": np.zeros((4, 3), "f"), "b": np.zeros((4, 2), "f")}
     kaldiio.save_ark("data/train/f.ark", matrices, scp="data/train/feats.scp")
     with pytest.raises(UserError, match=r"different widths \(\[2, 3\]\)"):
-        formatting.describe_features(Path("data/train/feats.scp"))
+        formatting.describe_features(Path("data/train/feats.scp"), Path("kept"))
     Path("data/train/f.ark").write_bytes(Path("data/train/f.ark").read_bytes()[:cut])
     with pytest.raises(UserError, match=r"feats\.scp: none of 2 .* the first is a: .*unreadable features"):
-        formatting.describe_features(Path("data/train/feats.scp"))
+        formatting.describe_features(Path("data/train/feats.scp"), Path("kept"))
 
 
 def test_features_that_are_none(place: Path) -> None:
@@ -151,7 +204,7 @@ def test_features_that_are_none(place: Path) -> None:
     table = read_table("feats.scp") | read_table("w.scp") | read_table("v.scp")
     table |= {"pickle": "p.ark:2", "pipe": "touch harmed; cat f.ark |", "absent": "none.ark:3", "end": "f.ark:9999"}
     write_table("feats.scp", table)
-    made, bad, width = formatting.describe_features(Path("feats.scp"))
+    made, bad, width = formatting.describe_features(Path("feats.scp"), Path("kept"))
     assert (made, width) == ({"feats_shape": {"good": "4,3"}}, 3)
     for key, message in {
         "nan": r"f\.ark:\d+: 12 of its values are not finite; make them again",
