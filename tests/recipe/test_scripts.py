@@ -31,7 +31,8 @@ if "dump-teacher" in words:
         sys.exit("dump-teacher: error: already holds features")
     folder = Path(words[words.index("--out") + 1])
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "teacher.json").write_text(json.dumps({{"width": 48}}))
+    asked = ("none " + " ".join(words).replace("=", " ")).replace("--normalise ", chr(10)).splitlines()
+    (folder / "teacher.json").write_text(json.dumps({{"width": 48, "normalise": asked[-1].split()[0]}}))
 if "recipe" in words:
     for name in ("train_sp", "train", "dev"):
         for kind in ("raw", "extracted"):
@@ -153,7 +154,7 @@ def test_several_layers_and_normalised_features(shell: Shell) -> None:
         (shell.folder / "w/dump/raw" / dset).mkdir(parents=True)
         (shell.folder / "w/dump/raw" / dset / "text").touch()
     shell.run("run.sh", *options, "--teacher_opts", "--normalise whiten", "--teacher_name", "white")
-    shell.run("run.sh", *options, "--teacher_opts", "--normalise none")
+    shell.run("run.sh", *options, "--teacher_opts", "--normalise whiten --normalise=none")
     shell.run("run.sh", *options, "--teacher_mode", "online")
     (train, *_), (valid, *_), (white, *_), (plain, *_), (second, *_), (raw, *_), (online, *_) = shell.calls()
     for words in (train, valid, plain):

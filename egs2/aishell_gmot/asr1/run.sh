@@ -322,12 +322,12 @@ for dset in "train ${train_set}${sp}" "valid ${valid_set}"; do
     python3 -m espnet_gmot dump-teacher --model "${teacher}" --layer "${chosen[@]}" --text "${directory}/text" \
         --out "${features}" "${options[@]}" "${symbols[@]}" "${stats[@]}" || \
         fail "dump-teacher failed, see above; features of other --teacher_opts want another --teacher_name"
-    if [[ "${teacher_opts}" =~ --normalise[\ =]+(centre|whiten) ]]; then
-        stats=(--stats "${features}") # the training set's serve for the valid set
-    fi
+    read -r width normalise < <(python3 -c 'import json, sys
+note = json.load(open(sys.argv[1], encoding="utf8"))
+print(note["width"], note.get("normalise", "none"))' "${features}/teacher.json")
+    [ "${normalise}" = none ] || stats=(--stats "${features}") # the training set's serve for the valid set
     streams+="--${dset% *}_data_path_and_name_and_type $(quoted "${features}/teacher.scp,teacher,kaldi_ark") "
 done
-width=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["width"])' "${features}/teacher.json")
 if [ ${#stats[@]} -gt 0 ]; then
     # a running mean r of rows less their exact mean m would bring r back: (x - m) - (r - m) = x - r
     streams+="--model_conf gmot_conf.centre=false "
