@@ -223,7 +223,7 @@ def test_a_training_goes_on_with_the_teacher_it_was_begun_with() -> None:
     begun = Begun(*old)
     begun.goes_on(*old)
     begun.refused("features of the teacher: dump/train/teacher_bert, not dump/train/teacher_e5", *other)
-    begun.goes_on(*archive("elsewhere/again", **bert, precision="int8"))
+    begun.goes_on(*archive("elsewhere/again", **bert, precision="int8"))  # stored otherwise
     begun.refused("teacher: bert, not e5", teacher="e5")
     begun.goes_on(teacher="bert")
     Path("dump/train").rename("dump/moved")
