@@ -46,6 +46,12 @@ def is_complete(directory: str | Path, mark: str) -> bool:
     return there in (mark, mark.partition(" ")[0])
 
 
+def of_other_features(directory: str | Path, mark: str) -> bool:
+    """Whether ``directory`` holds finished work of the same command on features that were replaced since."""
+    there = _mark(directory)[0].split()
+    return len(there) == 2 and there != mark.split() and there[0] == mark.partition(" ")[0]
+
+
 def made_by(directory: str | Path) -> str:
     """The versions that finished the work in ``directory``, as :func:`set_complete` was told."""
     return _mark(directory)[1] or "another version"

@@ -2,20 +2,24 @@
 
 asr.sh names an experiment after its configuration's file, not after what that says. So a configuration that was edited
 in place leads training into the folder of a trained model: ESPnet writes its config.yaml anew, then fails to load the
-old checkpoint, and the trained model no longer decodes. No ESPnet module is imported here but a parser's action.
+old checkpoint, and the trained model no longer decodes; or, where the parameters have the same shapes, goes on as if
+nothing had changed. No ESPnet module is imported here but a parser's action.
 """
 
 import argparse
-import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from espnet_gmot.config import GMOTConfig
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import require_free
+from espnet_gmot.files import read_mapping, require_free
+from espnet_gmot.hosts.begun import refuse_other_options
+from espnet_gmot.hosts.features import refuse_other_features
 
 STOCK, OURS, FRONTEND = "espnet", "gmot", "hf_speech"
 _TRAINING = ("espnet2.bin.asr_train", "espnet2.bin.lightning_train")
@@ -32,7 +36,8 @@ def before(module: str, words: list[str]) -> None:
         words: its options.
 
     Raises:
-        UserError: another training holds the folder, the training would overwrite another kind of model, or it would
+        UserError: another training holds the folder, the training would overwrite another kind of model or go on
+            with another transfer than it was begun with, its teacher's features are others than it says, or it would
             fail in its first step.
     """
     trainings = (*_TRAINING, *_OTHERS)
@@ -48,7 +53,7 @@ def before(module: str, words: list[str]) -> None:
         _refuse_another_kind(args)
         _refuse_absent_statistics(args)
         _refuse_other_statistics(args)
-        _refuse_another_width(args)
+        _refuse_another_teacher(args)
 
 
 def options_of(words: list[str]) -> argparse.Namespace:
@@ -67,7 +72,8 @@ def options_of(words: list[str]) -> argparse.Namespace:
     parser.error = _fail  # type: ignore[assignment, method-assign]  # errors of one line
     for name in ("config", "output_dir", "input_size"):
         parser.add_argument(f"--{name}")
-    parser.add_argument("--collect_stats", type=str2bool, default=False)
+    for name in ("collect_stats", "resume"):
+        parser.add_argument(f"--{name}", type=str2bool, default=False)
     parser.add_argument("--model", default=STOCK)
     parser.add_argument("--frontend", default="default")
     for name in _NESTED:
@@ -99,10 +105,9 @@ def _stream(word: str) -> list[str]:
 def _read(path: Path) -> dict[str, Any]:
     """A YAML mapping; an unreadable one is ESPnet's to complain about."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        return read_mapping(path)
+    except UserError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _one_of_several(words: list[str]) -> bool:
@@ -161,24 +166,27 @@ def _refuse_other_statistics(args: argparse.Namespace) -> None:
         )
 
 
-def _refuse_another_width(args: argparse.Namespace) -> None:
-    """A teacher_width that isn't the teacher's."""
-    options = args.model_conf.get("gmot_conf") or {}
-    given = options.get("teacher_width")
-    if args.model != OURS or not isinstance(given, int):
+def _refuse_another_teacher(args: argparse.Namespace) -> None:
+    """Features that aren't those of gmot_conf, or a training begun with another transfer or teacher."""
+    if args.model != OURS:
         return
-    if options.get("teacher"):
-        from espnet_gmot.config import GMOTConfig
-        from espnet_gmot.teacher.plm import PLMTeacher
-
-        source, mend = options["teacher"], "leave teacher_width out: an online teacher's is known"
-        width = PLMTeacher(source, layer=GMOTConfig.from_dict(options).layers).width
-    else:
-        streams = [Path(s[0]) for s in args.train_data_path_and_name_and_type if list(s[1:2]) == ["teacher"]]
-        notes = [path.with_name("teacher.json") for path in streams if path.with_name("teacher.json").is_file()]
-        if not notes:
+    options = args.model_conf.get("gmot_conf")
+    config, streams = _resolved(options), args.train_data_path_and_name_and_type
+    refuse_other_features(config, streams, named="teacher_layer" in (options or {}))
+    folder = Path(args.output_dir or "")
+    if not (args.output_dir and args.resume and (folder / "checkpoint.pth").is_file()):
+        return
+    begun = _read(folder / "config.yaml")
+    if begun.get("model") == OURS:
+        try:
+            old = _resolved((begun.get("model_conf") or {}).get("gmot_conf"))
+        except UserError:  # by a version that had other options
             return
-        source, width = notes[0], json.loads(notes[0].read_text(encoding="utf8")).get("width", given)
-        mend = f"write teacher_width: {width}"
-    if width != given:
-        raise UserError(f"gmot_conf: teacher_width: {given}, but {source} says {width}: {mend}")
+        refuse_other_options(folder, (old, begun.get("train_data_path_and_name_and_type") or []), (config, streams))
+
+
+def _resolved(options: Any) -> GMOTConfig:
+    """The options of gmot_conf; of old names the model itself will speak."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return GMOTConfig.from_dict(options)

@@ -136,7 +136,6 @@ class Comparison:
             layers = [str(layer) for layer in system.gmot.layers]
             name = f"teacher_{system.teacher}" + ("" if layers == ["-1"] else "_" + "_".join(layers))
             words += ["--teacher", self.teachers[system.teacher], "--teacher_name", name]
-            words += ["--teacher_layer", " ".join(layers)]
         return words
 
     def _parts(self, count: int) -> list[str]:

@@ -312,7 +312,8 @@ class TrainingEcho:
         text = line[found.end() :]
         if text.startswith("gmot: utterance "):  # a warning by the first process of several, errors by the others
             return None
-        if found[3] in ("ERROR", "CRITICAL") or "epoch results:" in text or "Estimated time" in text:
+        told = ("epoch results:", "Estimated time", "already reached at max_epoch")
+        if found[3] in ("ERROR", "CRITICAL") or any(words in text for words in told):
             return text
         if re.match(r"\d+epoch:train:", text) and time.monotonic() - self._last > _CONSOLE_SECONDS:
             self._last = time.monotonic()

@@ -184,6 +184,7 @@ def get_parser() -> argparse.ArgumentParser:
         prog="python3 -m espnet_gmot dump-frontend",
         description="Precompute the features of a frozen Hugging Face speech encoder into Kaldi archives, to train "
         "from with feats_type extracted. A rerun keeps finished parts, checks them and mends truncated ones.",
+        allow_abbrev=False,
     )
     default = DumpOptions(model="")
     parser.add_argument("--model", required=True, help="folder, or name on the Hugging Face hub (openai/whisper-base)")

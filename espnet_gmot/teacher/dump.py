@@ -230,6 +230,7 @@ def get_parser() -> argparse.ArgumentParser:
         prog="python3 -m espnet_gmot dump-teacher",
         description="Precompute teacher features of transcripts into Kaldi archives that ESPnet reads as a data "
         "stream. A rerun keeps finished parts, checks them and mends truncated ones.",
+        allow_abbrev=False,
     )
     default = DumpOptions(model="")
     parser.add_argument("--model", required=True, help="folder, or name on the Hugging Face hub (bert-base-chinese)")

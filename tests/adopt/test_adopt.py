@@ -133,10 +133,10 @@ def test_archives_configuration_and_commands(
 def test_teacher_opts_are_read_as_dump_teacher_reads_them(
     recipe: Callable[..., Path], plm: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Not by the letters in them: a file's name may hold any, and argparse knows short forms."""
+    """Not by the letters in them: a file's name may hold any."""
     recipe({"train_sp": 7, "dev": 2}, COMMAND)
     Path("nonelang.txt").write_text("<NOISE>\n")
-    for name, words in (("a", "--normalise centre --nlsyms_txt nonelang.txt"), ("c", "--norm=whiten")):
+    for name, words in (("a", "--normalise centre --nlsyms_txt nonelang.txt"), ("c", "--normalise=whiten")):
         assert run(plm, f"--teacher_opts={words}", "--teacher_name", name, "--out", f"{name}.yaml") == 0
         assert yaml.safe_load(Path(f"{name}.yaml").read_text())["model_conf"]["gmot_conf"]["centre"] is False, words
         borrowed = [FeatureStats.load(Path("dump/raw", part, name)).key for part in ("train_sp", "dev")]
@@ -163,6 +163,7 @@ def test_several_layers_are_mixed_where_the_preset_has_one_tap(
     ("words", "said"),
     [
         ("--bogus", "--teacher_opts '--bogus': unrecognized arguments: --bogus: `python3 -m espnet_gmot dump-"),
+        ("--norm=whiten", "unrecognized arguments: --norm=whiten"),
         ("--normalise some", "argument --normalise: invalid choice: 'some'"),
         ("--max_unknown 7", "--max_unknown 7.0: must lie between 0 and 1"),
         ("--layer 2", "--teacher_opts '--layer 2': give --teacher_layer to adopt in place of --layer"),

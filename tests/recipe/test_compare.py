@@ -88,7 +88,8 @@ def test_data_and_teachers_once_then_cells_side_by_side(bench: Bench, capsys: py
     (data, whole), (teacher, _), *cells = calls
     assert data["test_sets"] == "dev test" and data["frontend_opts"] == "--pool 2" and data["ngpu"] == "0"
     assert "teacher" not in data and whole["OMP_NUM_THREADS"] == whole["NUMBA_NUM_THREADS"] == "4"
-    assert (teacher["teacher"], teacher["teacher_name"], teacher["teacher_layer"]) == ("models/e5", "teacher_e5", "-1")
+    assert (teacher["teacher"], teacher["teacher_name"]) == ("models/e5", "teacher_e5")
+    assert "teacher_layer" not in teacher  # run.sh asks the configuration
     assert {options["asr_tag"] for options, _ in cells} == {f"{s}_seed{n}" for s in ("ctc", "gmot-t") for n in (0, 1)}
     for options, env in cells:
         assert options["test_sets"] == "dev" and env["OMP_NUM_THREADS"] == "2" == options["inference_nj"]

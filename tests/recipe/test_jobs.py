@@ -13,7 +13,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import require_free
 from espnet_gmot.hosts import guard
 from espnet_gmot.recipe import ahead, cli, decode, lm, train
-from espnet_gmot.recipe.jobs import Job, check_gpus, run_one, run_parts
+from espnet_gmot.recipe.jobs import Job, TrainingEcho, check_gpus, run_one, run_parts
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.options import parse
 from tests.test_files import held
@@ -193,7 +193,7 @@ class TestStages:
         with pytest.raises(UserError, match="--ngpu 4: torch sees"):
             ahead.require_gpus(Layout(parse([*WORDS.split(), *words]), "run"))
 
-    @pytest.mark.parametrize("taken", ["held", "another kind"])
+    @pytest.mark.parametrize("taken", ["held", "another kind", "other options"])
     def test_a_refused_training_leaves_the_experiment_as_it_is(
         self, layout: Layout, monkeypatch: pytest.MonkeyPatch, taken: str
     ) -> None:
@@ -201,14 +201,24 @@ class TestStages:
         exp = layout.asr_exp
         exp.mkdir(parents=True)
         for name in ("config.yaml", "train.log", "run.sh", "checkpoint.pth"):
-            (exp / name).write_text("model: espnet\n")
-        kind = "gmot" if taken == "another kind" else "espnet"
-        job = Job("espnet2.bin.asr_train", ("--output_dir", str(exp), "--model", kind), exp / "train.log")
+            (exp / name).write_text("model: gmot\n" if taken == "other options" else "model: espnet\n")
+        kind = "espnet" if taken == "held" else "gmot"
+        words = ("--output_dir", str(exp), "--model", kind, "--resume", "true")
+        if taken == "other options":
+            words += ("--model_conf", "gmot_conf.alpha=0.7")
+        job = Job("espnet2.bin.asr_train", words, exp / "train.log")
         with held(exp) if taken == "held" else nullcontext():
             there = {path.name: path.read_bytes() for path in exp.iterdir()}
-            with pytest.raises(UserError, match=r"another run writes here|holds a trained model: espnet"):
+            with pytest.raises(
+                UserError, match=r"another run writes here|holds a trained model: espnet|alpha: 0.5, not 0.7"
+            ):
                 train.run_training(layout, job, exp, 11)
             assert {path.name: path.read_bytes() for path in exp.iterdir()} == there
+
+    def test_the_console_tells_that_nothing_is_left_to_train(self) -> None:
+        start, said = "[vm] 2026-01-01 00:00:00,000 (trainer:249)", "The training has already reached at max_epoch: 61"
+        assert TrainingEcho()(f"{start} WARNING: {said}") == said
+        assert TrainingEcho()(f"{start} WARNING: something else") is None
 
     @pytest.mark.parametrize(
         ("script", "mode", "message"),

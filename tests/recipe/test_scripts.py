@@ -31,7 +31,8 @@ if "dump-teacher" in words:
         sys.exit("dump-teacher: error: already holds features")
     folder = Path(words[words.index("--out") + 1])
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "teacher.json").write_text(json.dumps({{"width": 48}}))
+    asked = ("none " + " ".join(words).replace("=", " ")).replace("--normalise ", chr(10)).splitlines()
+    (folder / "teacher.json").write_text(json.dumps({{"width": 48, "normalise": asked[-1].split()[0]}}))
 if "recipe" in words:
     for name in ("train_sp", "train", "dev"):
         for kind in ("raw", "extracted"):
@@ -101,10 +102,10 @@ def test_teacher_splits_the_stages(shell: Shell) -> None:
     assert last(second, "--asr_args").split() == [
         "--train_data_path_and_name_and_type", "dump/raw/train_sp/teacher_3/teacher.scp,teacher,kaldi_ark",
         "--valid_data_path_and_name_and_type", "dump/raw/dev/teacher_3/teacher.scp,teacher,kaldi_ark",
-        "--model_conf", "gmot_conf.teacher_width=48", "--max_epoch", "2",
+        "--model_conf", "gmot_conf.teacher_layer=3", "--model_conf", "gmot_conf.teacher_width=48", "--max_epoch", "2",
     ]  # fmt: skip
-    tag = last(first, "--asr_tag")
-    assert tag == last(second, "--asr_tag") == "train_asr_ctc_e_branchformer_e12_gmot_raw_zh_char_sp"
+    name = "train_asr_ctc_e_branchformer_e12_gmot_raw_zh_char_max_epoch2_sp_layer_3"
+    assert last(first, "--asr_tag") == last(second, "--asr_tag") == name
     assert {path.name for path in (shell.folder / "w").iterdir() if path.is_symlink()} == {
         "conf",
         "local",
@@ -147,25 +148,61 @@ def test_bad_utterances_are_the_users_choice(shell: Shell) -> None:
 
 
 def test_several_layers_and_normalised_features(shell: Shell) -> None:
-    options = ["--workdir", "w", "--teacher", "plm", "--teacher_layer", "4 8 12", "--stage", "10"]
+    config = str(CONF / "train_asr_ctc_e_branchformer_e12_hcsa.yaml")
+    options = ["--workdir", "w", "--teacher", "plm", "--teacher_layer", "4  8 11", "--stage", "10"]
+    options += ["--asr_config", config]
     (shell.folder / "w").mkdir()
     for dset in ("train_sp", "dev"):
         (shell.folder / "w/dump/raw" / dset).mkdir(parents=True)
         (shell.folder / "w/dump/raw" / dset / "text").touch()
     shell.run("run.sh", *options, "--teacher_opts", "--normalise whiten", "--teacher_name", "white")
-    shell.run("run.sh", *options, "--teacher_opts", "--normalise none")
+    shell.run("run.sh", *options, "--teacher_opts", "--normalise whiten --normalise=none")
     shell.run("run.sh", *options, "--teacher_mode", "online")
     (train, *_), (valid, *_), (white, *_), (plain, *_), (second, *_), (raw, *_), (online, *_) = shell.calls()
     for words in (train, valid, plain):
-        assert words[words.index("--layer") + 1 :][:4] == ["4", "8", "12", "--text"]
+        assert words[words.index("--layer") + 1 :][:4] == ["4", "8", "11", "--text"]
     assert "--stats" not in train + plain + second and valid[-2:] == ["--stats", "dump/raw/train_sp/white"]
-    assert (last(valid, "--out"), last(second, "--out")) == ("dump/raw/dev/white", "dump/raw/dev/teacher_4_8_12")
+    assert (last(valid, "--out"), last(second, "--out")) == ("dump/raw/dev/white", "dump/raw/dev/teacher_4_8_11")
     assert "dump/raw/dev/white/teacher.scp,teacher,kaldi_ark" in last(white, "--asr_args")
     # exactly centred features need no running mean, which would take the exactness away
     assert "gmot_conf.centre=false" in last(white, "--asr_args") and "centre" not in last(raw, "--asr_args")
-    assert last(online, "--asr_args").split()[-3:] == [
-        "gmot_conf.teacher_width=null", "--model_conf", "gmot_conf.teacher_layer=[4,8,12]",
-    ]  # fmt: skip
+    for words in (white, raw, online):  # what is trained knows what was computed
+        assert "--model_conf gmot_conf.teacher_layer=[4,8,11]" in last(words, "--asr_args")
+    assert "gmot_conf.teacher_width=null" in last(online, "--asr_args")
+
+
+def test_layers_that_the_configuration_cannot_pair_are_refused_before_the_stages(shell: Shell) -> None:
+    tied = ["--asr_config", str(CONF / "train_asr_ctc_e_branchformer_e12_hcsa.yaml")]
+    words = ["--workdir", "w", "--teacher", "plm"]
+    for more in ([*tied, "--teacher_layer", "12"], ["--teacher_layer", "4 8 12"]):
+        for mode in ("archive", "online"):
+            error = shell.run("run.sh", *words, *more, "--teacher_mode", mode, fails=True)
+            assert "are no pairs: give one of each" in error and error.count("\n") == 1, error
+    assert not shell.log.exists()
+    mix = ["--teacher_layer", "4 8 12", "--asr_args", "--model_conf gmot_conf.teacher_mix=true"]
+    shell.run("run.sh", *words, *mix)
+    *_, (second, *_) = shell.calls()
+    assert "gmot_conf.teacher_layer=[4,8,12]" in last(second, "--asr_args")
+
+
+def test_other_options_get_another_experiment(shell: Shell) -> None:
+    """As asr.sh names them; a plain call keeps its name."""
+    alpha = ["--asr_args", "--model_conf gmot_conf.alpha=0.3 --seed=1"]
+    for words, name in (
+        ([], "zh_char_sp"),
+        (["--teacher_name", "teacher"], "zh_char_sp"),
+        (alpha, "zh_char_model_confgmot_conf.alpha0.3_seed1_sp"),
+        (["--teacher_name", "white"], "zh_char_sp_white"),
+        (["--teacher_layer", "4"], "zh_char_sp_layer_4"),
+        (["--token_type", "bpe", "--nbpe", "500", "--lang", "noinfo"], "bpe500_sp"),
+        (["--token_type", "bpe", "--speed_perturb_factors", ""], "zh_bpe30"),
+    ):
+        shell.run("run.sh", "--workdir", "w", "--teacher", "plm", "--stop_stage", "5", *words)
+        called = shell.calls()[-1][0]
+        assert last(called, "--asr_tag") == f"train_asr_ctc_e_branchformer_e12_gmot_raw_{name}"
+    assert last(called, "--nbpe") == "30"
+    shell.run("run.sh", "--workdir", "w", "--teacher", "plm", "--stop_stage", "5", *alpha, "--asr_tag", "mine")
+    assert last(shell.calls()[-1][0], "--asr_tag") == "mine"
 
 
 def test_what_the_configuration_lacks_is_said_before_the_stages(shell: Shell) -> None:

@@ -248,3 +248,9 @@ def test_bad_input_is_named(kind: str, model: str, corpus: Path) -> None:
 def test_bad_options_are_named(option: str, value: str, model: str, corpus: Path) -> None:
     with pytest.raises(UserError, match=option.replace("--layer", "layer") + r".*" + value):
         run(model, corpus, option, value)
+
+
+def test_short_forms_are_refused(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        dump_frontend.get_parser().parse_args(["--model", "m", "--wav_scp", "w", "--out", "o", "--max", "3"])
+    assert "unrecognized arguments: --max 3" in capsys.readouterr().err

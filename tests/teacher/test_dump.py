@@ -200,6 +200,13 @@ def test_unreadable_texts_and_options(tiny_plm: Path, text: Path, tmp_path: Path
             run(tiny_plm, text, tmp_path / "out", option, value)
 
 
+def test_short_forms_are_refused(capsys: pytest.CaptureFixture) -> None:
+    """What run.sh and others hand on is read in full there: one spelling of each option."""
+    with pytest.raises(SystemExit):
+        dump.get_parser().parse_args(["--model", "m", "--text", "t", "--out", "o", "--normal", "whiten"])
+    assert "unrecognized arguments: --normal whiten" in capsys.readouterr().err
+
+
 def test_full_disk_and_unwritable_folder(tiny_plm: Path, text: Path, tmp_path: Path) -> None:
     def matrices() -> object:
         yield "a", np.zeros((2, 3))

@@ -22,12 +22,13 @@ Engine:
 
 GM-OT:
   --teacher MODEL       pretrained language model: a folder or a Hugging Face name (e.g. bert-base-chinese)
-  --teacher_layer N     its layer, 0 to N or -1 for the last; several for several taps or a mix: "4 8 12"
-                        (default: what gmot_conf in the configuration says)
+  --teacher_layer N     its layer, 0 to N or -1 for the last; several, "4 8 12", for a configuration with as many taps
+                        or with teacher_mix: true (default: what gmot_conf in the configuration says)
   --teacher_mode MODE   archive: compute its features once, before stage 10 (default); online: in every training step
   --teacher_opts OPTS   more options for dump-teacher, e.g. "--device cuda --normalise whiten --precision int8"
   --teacher_name NAME   folder of the features beside each set's text, another one for other teacher_opts
                         [teacher, with layers named as in teacher_4_8_12]
+  Without --asr_tag, the experiment's name holds --asr_args (as asr.sh's does), --teacher_layer and --teacher_name.
 
 Frozen features instead of filterbanks:
   --frontend_model MODEL    speech encoder (folder or Hugging Face name) whose features stage 1 computes once;
@@ -92,6 +93,7 @@ test_sets="dev test"
 feats_type=
 speed_perturb_factors='<unset>'
 token_type=char
+nbpe=30
 lang=zh
 dumpdir=dump
 asr_tag=
@@ -120,7 +122,7 @@ while [ $# -gt 0 ]; do
     case "${name}" in
         espnet_root|workdir|data|data_url|max_utts|max_bad|teacher|teacher_layer|teacher_mode|teacher_opts|teacher_name|\
         frontend_model|frontend_layer|frontend_opts|stage|stop_stage|look_to|train_set|valid_set|test_sets|feats_type|\
-        speed_perturb_factors|token_type|lang|dumpdir|asr_tag|asr_exp|asr_config|asr_args|inference_config|nlsyms_txt|skip_train)
+        speed_perturb_factors|token_type|nbpe|lang|dumpdir|asr_tag|asr_exp|asr_config|asr_args|inference_config|nlsyms_txt|skip_train)
             printf -v "${name}" '%s' "$2" ;;
         *) others+=("--${name}" "$2") ;;
     esac
@@ -134,7 +136,9 @@ esac
 [ "${teacher_mode}" = archive ] || [ -z "${teacher_opts}" ] || \
     fail "--teacher_opts '${teacher_opts}': for --teacher_mode archive; an online teacher has options in gmot_conf"
 [[ "${teacher_name}" =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--teacher_name '${teacher_name}': must be a plain folder name"
-[[ "${teacher_layer}" =~ ^(-?[0-9]+( +-?[0-9]+)*)?$ ]] || fail "--teacher_layer '${teacher_layer}': must be whole numbers"
+read -ra chosen <<< "${teacher_layer}"
+teacher_layer=${chosen[*]}
+[[ "${teacher_layer}" =~ ^(-?[0-9]+( -?[0-9]+)*)?$ ]] || fail "--teacher_layer '${teacher_layer}': must be whole numbers"
 case "${skip_train}" in
     true|false) ;;
     *) fail "--skip_train '${skip_train}': must be true or false" ;;
@@ -160,7 +164,13 @@ fi
 sp=${speed_perturb_factors:+_sp}
 if [ -n "${teacher}" ] && [ -z "${asr_tag}${asr_exp}" ]; then
     # asr.sh's own name, without the paths that --teacher adds to asr_args
-    asr_tag=$(basename "${asr_config}" .yaml)_${feats_type}_${lang}_${token_type}${sp}
+    asr_tag=$(basename "${asr_config}" .yaml)_${feats_type}
+    [ "${lang}" = noinfo ] || asr_tag+=_${lang}
+    asr_tag+=_${token_type}
+    [ "${token_type}" != bpe ] || asr_tag+="${nbpe}"
+    asr_tag+=$(sed 's/--/_/g;s/[ |=/]//g' <<< "${asr_args}")${sp}
+    [ -z "${teacher_layer}" ] || asr_tag+=_layer_${teacher_layer// /_}
+    [ -z "${teacher_name}" ] || [ "${teacher_name}" = teacher ] || asr_tag+=_${teacher_name}
 fi
 
 if [ -n "${espnet_root}" ]; then
@@ -258,6 +268,7 @@ engine() { # engine ASR_ARGS OPTIONS…: run the stages
         --audio_format "flac.ark" \
         --feats_type "${feats_type}" \
         --token_type "${token_type}" \
+        --nbpe "${nbpe}" \
         --use_lm false \
         --asr_config "${asr_config}" \
         --asr_tag "${asr_tag}" \
@@ -285,16 +296,16 @@ if [ -z "${teacher}" ] || [ "${skip_train}" = true ] || [ "${stage}" -gt 11 ] ||
     exit 0
 fi
 # what the configuration or the teacher lacks is said before the stages, not after
-layers=$(python3 -m espnet_gmot recipe --layers "${asr_config}" "${asr_args}" "${teacher}") || exit 1
+transfer=
+if [ -n "${teacher_layer}" ]; then
+    transfer="--model_conf gmot_conf.teacher_layer=${teacher_layer} "
+    [[ "${teacher_layer}" != *" "* ]] || transfer="--model_conf gmot_conf.teacher_layer=[${teacher_layer// /,}] "
+fi
+layers=$(python3 -m espnet_gmot recipe --layers "${asr_config}" "${transfer}${asr_args}" "${teacher}") || exit 1
 if [ "${teacher_mode}" = online ]; then
     # the width is the model's own, whatever the configuration says of archives
-    layers="--model_conf gmot_conf.teacher_width=null"
-    if [[ "${teacher_layer}" == *" "* ]]; then
-        layers+=" --model_conf gmot_conf.teacher_layer=[${teacher_layer// /,}]"
-    elif [ -n "${teacher_layer}" ]; then
-        layers+=" --model_conf gmot_conf.teacher_layer=${teacher_layer}"
-    fi
-    engine "--model_conf $(quoted "gmot_conf.teacher=${teacher}") ${layers} ${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"
+    transfer="--model_conf $(quoted "gmot_conf.teacher=${teacher}") --model_conf gmot_conf.teacher_width=null ${transfer}"
+    engine "${transfer}${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"
     exit 0
 fi
 
@@ -303,7 +314,6 @@ if [ "${stage}" -le 9 ]; then
     engine "${asr_args}" --stage "${stage}" --stop_stage 9
     stage=10
 fi
-layers=${teacher_layer:-${layers}}
 if [ -z "${teacher_name}" ]; then
     teacher_name=teacher
     [ "${layers}" = -1 ] || teacher_name=teacher_${layers// /_} # so that systems with other layers keep theirs
@@ -322,14 +332,15 @@ for dset in "train ${train_set}${sp}" "valid ${valid_set}"; do
     python3 -m espnet_gmot dump-teacher --model "${teacher}" --layer "${chosen[@]}" --text "${directory}/text" \
         --out "${features}" "${options[@]}" "${symbols[@]}" "${stats[@]}" || \
         fail "dump-teacher failed, see above; features of other --teacher_opts want another --teacher_name"
-    if [[ "${teacher_opts}" =~ --normalise[\ =]+(centre|whiten) ]]; then
-        stats=(--stats "${features}") # the training set's serve for the valid set
-    fi
+    read -r width normalise < <(python3 -c 'import json, sys
+note = json.load(open(sys.argv[1], encoding="utf8"))
+print(note["width"], note.get("normalise", "none"))' "${features}/teacher.json")
+    [ "${normalise}" = none ] || stats=(--stats "${features}") # the training set's serve for the valid set
     streams+="--${dset% *}_data_path_and_name_and_type $(quoted "${features}/teacher.scp,teacher,kaldi_ark") "
 done
-width=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["width"])' "${features}/teacher.json")
 if [ ${#stats[@]} -gt 0 ]; then
     # a running mean r of rows less their exact mean m would bring r back: (x - m) - (r - m) = x - r
     streams+="--model_conf gmot_conf.centre=false "
 fi
-engine "${streams}--model_conf gmot_conf.teacher_width=${width} ${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"
+transfer+="--model_conf gmot_conf.teacher_width=${width} "
+engine "${streams}${transfer}${asr_args}" --stage "${stage}" --stop_stage "${stop_stage}"
