@@ -1,6 +1,7 @@
 """What a rerun keeps: everything by the same versions; by others, trainings only, and it says so."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -8,12 +9,14 @@ from typing import cast
 import numpy as np
 import pytest
 
+from espnet_gmot.errors import UserError
 from espnet_gmot.kaldi.shards import Shard
-from espnet_gmot.marks import MARK, is_complete, made_by, set_complete
+from espnet_gmot.marks import MARK, is_complete, made_by, of_other_features, set_complete
 from espnet_gmot.recipe import jobs, train
 from espnet_gmot.recipe.jobs import Job, run_parts
 from espnet_gmot.recipe.layout import Layout
 
+LAYOUT = cast(Layout, SimpleNamespace(run_args="./run.sh"))
 PROGRAM = """
 import pathlib
 def main(cmd):
@@ -72,9 +75,7 @@ def test_a_training_is_kept_whoever_trained_it(
 ) -> None:
     folder = Path(job.argv[0])
 
-    def again(job: Job) -> None:
-        train.run_training(cast(Layout, SimpleNamespace(run_args="./run.sh")), job, folder, 11)
-
+    again = partial(train.run_training, LAYOUT, directory=folder, stage=11)
     upgrade("1.0")
     again(job)
     capsys.readouterr()
@@ -116,6 +117,24 @@ def test_features_of_another_layer_are_other_data(job: Job, tmp_path: Path) -> N
     assert not again() and is_complete(folder, job.fingerprint())
     list_features(tmp_path, 1)
     assert job.fingerprint() == first and again() and runs(job) == 3
+
+
+def test_what_was_trained_on_replaced_features_is_no_training_of_the_new_ones(job: Job, tmp_path: Path) -> None:
+    scp = list_features(tmp_path, 1)
+    job = Job(job.module, (*job.argv, "--data", f"{scp},speech,kaldi_ark"), job.log)
+    folder = Path(job.argv[0])
+    again = partial(train.run_training, LAYOUT, job, folder, 11)
+    again()
+    set_complete(folder, job.fingerprint().split()[0], jobs.versions())  # as of old
+    again()
+    assert runs(job) == 1 and is_complete(folder, job.fingerprint())
+    list_features(tmp_path, 2)
+    with pytest.raises(UserError, match=r"trained on features that were replaced since .*another --asr_tag"):
+        again()
+    list_features(tmp_path, 1)
+    again()
+    assert runs(job) == 1
+    assert not of_other_features(folder, "another command") and not of_other_features(tmp_path, job.fingerprint())
 
 
 def test_archives_without_notes_are_known_by_their_tables(job: Job, tmp_path: Path) -> None:
