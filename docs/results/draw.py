@@ -141,11 +141,11 @@ class Experiment:
         difference, each, paired, unpaired = self.tested(system, baseline)
         return f"{sentence}, on {self.last}: {difference}, each {each}; p {paired}, seeds unpaired {unpaired}."
 
-    def with_edges(self, pairs: dict[str, str]) -> str:
+    def with_edges(self, *pairs: tuple[str, str]) -> str:
         """A line for each system with edges and its like without."""
         lines = [
             self.less(edges, nodes, f"With edges less without: {edges} less {nodes}".replace("-x10", ""))
-            for edges, nodes in pairs.items()
+            for edges, nodes in pairs
         ]
         return "  \n".join(lines)
 
@@ -296,11 +296,12 @@ def of_the_family() -> Contents:
     family = Experiment("family")
     read = {dose: label for dose, label in READ.items() if f"ot-{dose}" in family.systems()}
     doses = [f"{member}-{dose}" for member in MEMBERS for dose in read]
-    pairs = {f"{edges}-x10": f"{nodes}-x10" for edges, nodes in (("gmot", "ot"), ("gmot-t", "tot"), ("gmot-u", "uot"))}
+    alike = (("gmot", "gmot-nodes"), ("gmot-t", "gmot-t-nodes"), ("gmot", "ot"), ("gmot-t", "tot"), ("gmot-u", "uot"))
+    pairs = [(f"{edges}-x10", f"{nodes}-x10") for edges, nodes in alike]
     blocks = {
         "family": family.table(FAMILY, elsewhere=set(doses) - FAMILY.keys()),
         "family-origin": family.origin(),
-        "family-edges": family.with_edges({**pairs, "gmot-blank": "ot-blank"}),
+        "family-edges": family.with_edges(*pairs, ("gmot-blank", "ot-blank")),
         "family-knowledge": "  \n".join(
             family.less(f"{preset}-x10", f"{preset}-blank", f"{preset}: the teacher less the one without characters")
             for preset in ("ot", "gmot", "gmot-t")
@@ -357,7 +358,7 @@ def of_speech() -> Contents:
         "cv-average": speech.averaged(
             ["gmot-t", "clock", "clock-adapted", "clock-bert", "gmot", "tot", "ot", "kd-att"]
         ),
-        "cv-edges": speech.with_edges({"gmot": "ot", "gmot-t": "tot"}),
+        "cv-edges": speech.with_edges(("gmot", "ot"), ("gmot-t", "tot")),
         "cv-knowledge": "  \n".join(
             speech.less(*pair, sentence)
             for pair, sentence in (
@@ -383,7 +384,7 @@ def of_speech() -> Contents:
         "cv6-sounds": sounds_table(HERE / "cv6_sounds.csv", DEEP, deep.parts),
         "mini": mini.table(MINI),
         "mini-average": mini.averaged([name for name in MINI if name != mini.baseline]),
-        "mini-edges": mini.with_edges({"gmot": "ot", "gmot-t": "tot"}),
+        "mini-edges": mini.with_edges(("gmot", "ot"), ("gmot-t", "tot")),
         "mini-origin": mini.origin(),
     }
     return blocks, {"cv.png": speech.picture(SPEECH)}

@@ -36,6 +36,8 @@ FAMILY = {
     "gmot-x10": "nodes and edges (gmot)",
     "gmot-u-x10": "nodes and edges, marginals relaxed (gmot-u)",
     "gmot-t-x10": "nodes and edges, with the prior of the order (gmot-t)",
+    "gmot-nodes-x10": "gmot with `alpha: 0`: nodes alone, all else alike",
+    "gmot-t-nodes-x10": "gmot-t with `alpha: 0`: nodes alone, all else alike",
     "ot-blank": "ot, to whose teacher all characters are alike",
     "gmot-blank": "gmot, to whose teacher all characters are alike",
     "gmot-t-blank": "gmot-t, to whose teacher all characters are alike",
@@ -51,16 +53,18 @@ READ = {
     "x10": "has read 10 times as much",
     "x30": "has read 30 times as much",
 }
-"""Teachers of run_dose.sh: the three that know nothing of the language first."""
+"""Teachers of run_dose.sh: those that know nothing of the language first."""
 
 MEMBERS = ("ot", "tot", "gmot", "gmot-t")
 """Members of the family that were tried with all of these teachers."""
 
+TRAINED = ("own", "x3", "x10", "x30")
 CONTRASTS = {
-    "has read 10 times as much, less the transcripts alone": (("x10",), ("own",)),
-    "has read something, less random weights": (("own", "x10"), ("none",)),
+    "has read something, less random weights": (TRAINED, ("none",)),
+    "has read 30 times as much, less the transcripts alone": (("x30",), ("own",)),
+    "has read something, less rows of other characters": (TRAINED, ("permuted",)),
+    "has read something, less all characters alike": (TRAINED, ("blank",)),
     "has read 10 times as much, less the same with rows of other characters": (("x10",), ("permuted",)),
-    "has read something, less all characters alike": (("own", "x10"), ("blank",)),
     "random weights, less the same with all characters alike": (("none",), ("blank",)),
 }
 """What is asked of these trainings: teachers, on average, less others."""

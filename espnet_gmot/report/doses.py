@@ -13,11 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: What run_dose.sh calls its teachers, after the system's name.
-_DOSE = re.compile(r"(.+)-(none|own|x\d+|permuted|blank)")
+_DOSE = re.compile(r"(.+)-(none|own|x\d+|permuted\d*|blank)")
 _READ = {
     "none": "random\nweights",
     "own": "the\ntranscripts",
-    "permuted": "10 times,\npermuted",
     "blank": "no\ncharacters",
 }
 
@@ -73,13 +72,16 @@ def responses(results: Sequence[Result]) -> dict[str, Response]:
 def order(system: str) -> float:
     """Where a system stands by what its teacher has read, from little to much, then the controls; -1 without a dose."""
     dose = system.rpartition("-")[2]
-    known = {"none": 0.0, "own": 1.0, "permuted": 1e9, "blank": 2e9}
-    if re.fullmatch(r"x\d+", dose):
-        return float(dose[1:])
-    return known.get(dose, -1.0)
+    if amount := re.fullmatch(r"x(\d+)", dose):
+        return float(amount[1])
+    if permuted := re.fullmatch(r"permuted(\d*)", dose):  # of x10 without a number
+        return 1e9 + float(permuted[1] or 10)
+    return {"none": 0.0, "own": 1.0, "blank": 2e9}.get(dose, -1.0)
 
 
 def _label(dose: str) -> str:
+    if dose.startswith("permuted"):
+        return f"{dose.removeprefix('permuted') or 10} times,\npermuted"
     return _READ.get(dose, f"{dose[1:]} times")
 
 

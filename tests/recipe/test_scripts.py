@@ -384,6 +384,17 @@ def test_dose_compares_teachers_and_baselines(shell: Shell) -> None:
     assert last(words[3], "--ngpu") == "1"
 
 
+def test_any_teachers_rows_can_be_permuted(shell: Shell) -> None:
+    work = prepared(shell.folder)
+    said = shell.run("run_dose.sh", "--workdir", work, "--doses", "permuted30", fails=True)
+    assert "permuted30 is made from x30: name x30 before it" in said
+    for dose, of in (("permuted30", "x30"), ("permuted", "x10")):
+        (Path(work) / "plm" / of).mkdir(parents=True)
+        shell.run("run_dose.sh", "--workdir", work, "--doses", dose)
+        script, *folders = shell.calls()[-2][0]
+        assert script.endswith("permute_teacher.py") and folders == [f"{work}/plm/{of}", f"{work}/plm/{dose}"]
+
+
 def test_alignment_keeps_and_measures_the_epochs(shell: Shell) -> None:
     work = prepared(shell.folder)
     shell.run("run_alignment.sh", "--workdir", work, "--presets", "ot gmot", "--epochs", "9", "--seeds", "0 08")

@@ -32,6 +32,7 @@ RESULTS = [
     for system, errors in (
         ("ctc", 90),
         ("gmot-x10", 40),
+        ("gmot-permuted30", 80),
         ("gmot-permuted", 85),
         ("gmot-blank", 91),
         ("gmot-none", 88),
@@ -44,7 +45,7 @@ RESULTS = [
 def test_doses_stand_in_their_order() -> None:
     (name, response), *others = responses([*RESULTS, result("ctc-long", 2, 62)]).items()
     assert name == "dev" and not others and response.baseline == "ctc"
-    labels = ["random weights", "3 times", "10 times", "10 times, permuted", "no characters"]
+    labels = ["random weights", "3 times", "10 times", "10 times, permuted", "30 times, permuted", "no characters"]
     assert [" ".join(dose.split()) for dose in response.doses] == ["ctc-long", *labels]
     assert response.rates["gmot"]["10 times"] == pytest.approx(4.1)
     assert response.differences["gmot"]["10 times"] == pytest.approx([-5.0, -5.0])  # each seed with its like

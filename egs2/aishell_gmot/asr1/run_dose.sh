@@ -13,6 +13,7 @@ text that they read, and compares CER (run_comparison.sh: resumable, the test se
 
   none       random weights                         own        the transcripts of the training set
   x3 x10 x30 + 2, 9, 29 times as much domain text   permuted   x10, each character with another one's rows
+                                                          permuted30 likewise of x30
   blank      random weights, all characters alike: it knows places in the sentence, and nothing of what is said
 
   --workdir DIR     where everything goes
@@ -62,7 +63,7 @@ mkdir -p -- "${workdir}"
 workdir=$(readlink -f -- "${workdir}")
 [[ "${workdir}" != *[[:space:]]* ]] || fail "--workdir '${workdir}': --teachers is split at spaces; give a path without"
 for dose in ${doses}; do
-    [[ "${dose}" =~ ^(none|own|permuted|blank|x[1-9][0-9]*)$ ]] || fail "--doses: '${dose}' is none of none, own, x3 …, permuted, blank"
+    [[ "${dose}" =~ ^(none|own|permuted([1-9][0-9]*)?|blank|x[1-9][0-9]*)$ ]] || fail "--doses: '${dose}' is none of none, own, x3 …, permuted, blank"
 done
 systems=
 budget=()
@@ -98,9 +99,11 @@ for dose in ${doses}; do
             more=${workdir}/corpus/domain_${dose}.txt
             head -n $(( (${dose#x} - 1) * $(wc -l < "${text}") )) "${workdir}/corpus/domain_text.txt" > "${more}"
             "${pretrain[@]}" --text "${text}" "${more}" --steps "${updates}" ;;
-        permuted)
-            [ -d "${workdir}/plm/x10" ] || fail "--doses '${doses}': permuted is made from x10: name x10 before it"
-            python3 "${recipe}/local/permute_teacher.py" "${workdir}/plm/x10" "${folder}" ;;
+        permuted*)
+            from=x${dose#permuted}
+            [ "${from}" != x ] || from=x10
+            [ -d "${workdir}/plm/${from}" ] || fail "--doses '${doses}': ${dose} is made from ${from}: name ${from} before it"
+            python3 "${recipe}/local/permute_teacher.py" "${workdir}/plm/${from}" "${folder}" ;;
         blank)
             [ -d "${workdir}/plm/none" ] || fail "--doses '${doses}': blank is made from none: name none before it"
             python3 "${recipe}/local/blank_teacher.py" "${workdir}/plm/none" "${folder}" ;;
