@@ -301,7 +301,7 @@ def of_the_family() -> Contents:
     blocks = {
         "family": family.table(FAMILY, elsewhere=set(doses) - FAMILY.keys()),
         "family-origin": family.origin(),
-        "family-edges": family.with_edges(*pairs, ("gmot-blank", "ot-blank")),
+        "family-edges": f"{family.with_edges(*pairs, ('gmot-blank', 'ot-blank'))}  \n{edges_alone(family)}",
         "family-knowledge": "  \n".join(
             family.less(f"{preset}-x10", f"{preset}-blank", f"{preset}: the teacher less the one without characters")
             for preset in ("ot", "gmot", "gmot-t")
@@ -318,6 +318,13 @@ def of_the_family() -> Contents:
         "family.png": family.picture(FAMILY),
         "family_doses.png": lambda path: figure(response).savefig(path, dpi=130),
     }
+
+
+def edges_alone(family: Experiment) -> str:
+    """Both members with edges less themselves without."""
+    systems = ("gmot", "gmot-t")
+    found = family.contrast(*([f"{name}{end}-x10" for name in systems] for end in ("", "-nodes")), family.last)
+    return f"Both that differ in edges alone, on average, on {family.last}: {_told(found)}."
 
 
 def contrasts(family: Experiment) -> str:

@@ -48,6 +48,7 @@ READ = {
     "none": "random weights",
     "blank": "random weights, all characters alike",
     "permuted": "has read 10 times as much, rows of other characters",
+    "permuted30": "has read 30 times as much, rows of other characters",
     "own": "has read the transcripts",
     "x3": "has read 3 times as much",
     "x10": "has read 10 times as much",
@@ -65,6 +66,7 @@ CONTRASTS = {
     "has read something, less rows of other characters": (TRAINED, ("permuted",)),
     "has read something, less all characters alike": (TRAINED, ("blank",)),
     "has read 10 times as much, less the same with rows of other characters": (("x10",), ("permuted",)),
+    "has read 30 times as much, less the same with rows of other characters": (("x30",), ("permuted30",)),
     "random weights, less the same with all characters alike": (("none",), ("blank",)),
 }
 """What is asked of these trainings: teachers, on average, less others."""

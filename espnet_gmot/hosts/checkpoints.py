@@ -37,11 +37,11 @@ def _scalar_in(module: str) -> Callable[..., Any]:
     """NumPy's ``scalar`` as if defined in another module; torch from 2.6 alone takes a name beside a function."""
 
     @functools.wraps(_SCALAR)
-    def scalar(*args: Any) -> Any:
+    def _renamed(*args: Any) -> Any:
         return _SCALAR(*args)
 
-    scalar.__module__ = module
-    return scalar
+    _renamed.__module__ = module
+    return _renamed
 
 
 # What the numbers of ESPnet's reporter are made of: NumPy's scalars, durations. NumPy 2 renamed the scalars' module:
