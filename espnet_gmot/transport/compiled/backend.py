@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
-import time
-from contextlib import nullcontext
 from typing import Any
 
 import numba
 import numpy as np
 import torch
-from numba.core import event
 from torch import Tensor
 
+from espnet_gmot.transport.compiled.apart import prepare
 from espnet_gmot.transport.compiled.solver import Settings, solve_batch
 from espnet_gmot.transport.edges import CosineEdges, DenseEdges, Edges, SumEdges, TemporalEdges
 from espnet_gmot.transport.problem import Problem
@@ -78,38 +75,17 @@ def solve(problem: Problem) -> Solution:
 
 
 def _run(*arguments: object) -> None:
-    """Call the kernels with torch's number of threads; a first call says so when it has to compile."""
+    """Call the kernels with torch's number of threads; a first call says so when they must be compiled."""
     threads = torch.get_num_threads()
     with _lock:  # not every threading layer of numba's bears two callers
         numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
         numba.set_parallel_chunksize(1)  # whoever is free takes the next sample
-        with nullcontext() if _kernels.signatures else event.install_listener("numba:compile", _Compilation()):
-            solve_batch(*arguments)
+        if not _kernels.signatures:
+            prepare(_kernels, arguments)
+        solve_batch(*arguments)
         numba.set_parallel_chunksize(0)
     if torch.get_num_threads() != threads:  # both may share one OpenMP, whose number numba sets when it starts
         torch.set_num_threads(threads)
-
-
-class _Compilation(event.Listener):
-    """Says that the kernels are being compiled, and how long it took."""
-
-    def __init__(self) -> None:
-        self.log, self.depth, self.began = logging.getLogger(__name__), 0, 0.0
-
-    def on_start(self, event: event.Event) -> None:
-        """The outermost of the nested compilations is the one to report."""
-        if self.depth == 0:
-            self.began = time.perf_counter()
-            self.log.warning("transport: compiling the CPU kernels: once on this machine, one to three minutes")
-        self.depth += 1
-
-    def on_end(self, event: event.Event) -> None:
-        """Say where the kernels are kept from now on."""
-        self.depth -= 1
-        if self.depth == 0:
-            place = _kernels.stats.cache_path
-            kept = f", kept in {place}" if place else ""
-            self.log.warning("transport: compiled in %.0f s%s", time.perf_counter() - self.began, kept)
 
 
 def _array(tensor: Tensor | None) -> np.ndarray:
