@@ -274,7 +274,7 @@ def of_doses() -> Contents:
         "dose-front": dose.front(front),
         "dose-average": all_doses(dose),
         "dose-origin": dose.origin(),
-        "dose-knowledge": knowledge_table(HERE / "dose_knowledge.csv", READ),
+        "dose-knowledge": knowledge_table(HERE / "dose_knowledge.csv", read_in(dose, "gmot")),
     }
     response = responses(dose.results)[dose.last]
     return blocks, {"dose.png": lambda path: figure(response).savefig(path, dpi=130)}
@@ -291,10 +291,15 @@ def all_doses(dose: Experiment) -> str:
     return "  \n".join(lines)
 
 
+def read_in(experiment: Experiment, member: str) -> dict[str, str]:
+    """What the teachers have read that a member of the family was tried with."""
+    return {dose: label for dose, label in READ.items() if f"{member}-{dose}" in experiment.systems()}
+
+
 def of_the_family() -> Contents:
     """Members of the family on the synthetic corpus."""
     family = Experiment("family")
-    read = {dose: label for dose, label in READ.items() if f"ot-{dose}" in family.systems()}
+    read = read_in(family, "ot")
     doses = [f"{member}-{dose}" for member in MEMBERS for dose in read]
     alike = (("gmot", "gmot-nodes"), ("gmot-t", "gmot-t-nodes"), ("gmot", "ot"), ("gmot-t", "tot"), ("gmot-u", "uot"))
     pairs = [(f"{edges}-x10", f"{nodes}-x10") for edges, nodes in alike]
