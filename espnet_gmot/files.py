@@ -130,9 +130,14 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes of this machine left: files, and folders that :func:`beside` named."""
-    for path in list(folder.rglob(".*.tmp")):
+def sweep(folder: Path, *, below: bool = True) -> None:
+    """Remove what killed processes of this machine left: files, and folders that :func:`beside` named.
+
+    Args:
+        folder: where.
+        below: in the folders below it, too.
+    """
+    for path in list(folder.rglob(".*.tmp") if below else folder.glob(".*.tmp")):
         host, _, process = path.name[: -len(".tmp")].rpartition("-")
         if host.endswith(f".{os.uname().nodename}") and process.isdigit() and not runs(int(process)):
             if path.is_dir() and not path.is_symlink():

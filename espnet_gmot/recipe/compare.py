@@ -14,7 +14,7 @@ from pathlib import Path
 
 from espnet_gmot import gpus
 from espnet_gmot.errors import UserError
-from espnet_gmot.files import sha256, write_text, writing
+from espnet_gmot.files import sha256, sweep, write_text, writing
 from espnet_gmot.recipe.compare_options import parse
 from espnet_gmot.recipe.comparison import Cell, Folder, hardware
 from espnet_gmot.recipe.news import News, log
@@ -117,6 +117,7 @@ class Comparison:
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
             lock.flush()
+            sweep(self.folder.path, below=False)  # the tables that a killed comparison was writing
             yield lock.fileno()
 
     # ---- the steps

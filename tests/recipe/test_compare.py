@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from espnet_gmot.errors import UserError
+from espnet_gmot.files import beside
 from espnet_gmot.recipe import compare, news
 from espnet_gmot.recipe.comparison import Folder
 from espnet_gmot.recipe.side_by_side import shares
@@ -198,6 +199,18 @@ def test_a_teacher_is_no_data(bench: Bench) -> None:
     assert len(bench.run(systems="gmot-t", seeds="0")) == 3
     assert (bench.work / "exp/asr_stats_raw/train/teacher_shape").is_file()
     assert len(bench.run(systems="ctc gmot-t", seeds="0 1")) == 4
+
+
+def test_a_comparison_that_was_killed_while_it_wrote_a_table_leaves_no_half_of_it(bench: Bench) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    mine = beside(bench.work / "comparison.txt").name
+    half, others = (mine.replace(f"-{os.getpid()}.", f"-{process}.") for process in (ended.pid, 1))
+    bench.work.mkdir(exist_ok=True)
+    for name in (half, others):
+        (bench.work / name).touch()
+    bench.run()
+    assert not (bench.work / half).exists() and (bench.work / others).exists()
 
 
 def test_a_failed_cell_is_named_and_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
