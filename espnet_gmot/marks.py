@@ -52,6 +52,13 @@ def of_other_features(directory: str | Path, mark: str) -> bool:
     return len(there) == 2 and there != mark.split() and there[0] == mark.partition(" ")[0]
 
 
+def renew(directory: str | Path, mark: str) -> None:
+    """Complete the mark of finished work (:func:`is_complete`) that is from before features were noted."""
+    there, versions = _mark(directory)
+    if there != mark:
+        set_complete(directory, mark, versions)
+
+
 def made_by(directory: str | Path) -> str:
     """The versions that finished the work in ``directory``, as :func:`set_complete` was told."""
     return _mark(directory)[1] or "another version"

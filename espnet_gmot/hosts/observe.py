@@ -21,6 +21,7 @@ from espnet_gmot.errors import UserError
 from espnet_gmot.files import working_in
 from espnet_gmot.graph import Graph
 from espnet_gmot.hosts.export import read_config
+from espnet_gmot.hosts.features import note_of
 from espnet_gmot.hosts.model import ESPnetGMOTASRModel
 from espnet_gmot.hosts.places import RECIPE, root_of
 from espnet_gmot.hosts.register import register
@@ -308,8 +309,8 @@ class Observer:
     def _note(self) -> tuple[dict[str, Any], Path | None]:
         """What dump-teacher wrote of the archives that the experiment was trained on."""
         for scp in self.streams.get("teacher", {}):
-            if (note := self.root / scp.parent / "teacher.json").is_file():
-                return json.loads(note.read_text(encoding="utf-8")), note.parent
+            if note := note_of(folder := self.root / scp.parent):
+                return note, folder
         if self._teacher_name:
             return {}, None
         raise UserError(

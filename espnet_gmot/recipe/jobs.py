@@ -32,7 +32,7 @@ from espnet_gmot.gpus import visible
 from espnet_gmot.hosts.entry import instead
 from espnet_gmot.kaldi.ark import noted_features
 from espnet_gmot.kaldi.parallel import cores
-from espnet_gmot.marks import digest_of, is_complete, made_by, set_complete
+from espnet_gmot.marks import digest_of, is_complete, made_by, renew, set_complete
 from espnet_gmot.orphan import end_with
 from espnet_gmot.version import __version__
 
@@ -206,7 +206,7 @@ def run_parts(
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} parts are there already", flush=True)
     for job in there.keys() - set(todo):
-        set_complete(places[job], marks[job], now)  # a mark from before features were noted is made whole
+        renew(places[job], marks[job])
     if todo:
         total = sum(size for job, size in zip(jobs, sizes, strict=True) if job in todo) if marker else len(todo)
         preload(*{job.module for job in todo if not job.ngpu})

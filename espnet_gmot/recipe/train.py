@@ -10,7 +10,7 @@ from espnet_gmot.files import install, read_mapping, write_text
 from espnet_gmot.hosts.guard import before
 from espnet_gmot.kaldi.tables import count_lines, split_table
 from espnet_gmot.kaldi.wav import sampling_rate
-from espnet_gmot.marks import digest_of, is_complete, made_by, of_other_features, set_complete
+from espnet_gmot.marks import digest_of, is_complete, made_by, of_other_features, renew, set_complete
 from espnet_gmot.recipe.jobs import Job, TrainingEcho, cores, run_one, run_parts, sensible_parts, versions
 from espnet_gmot.recipe.layout import Layout
 from espnet_gmot.recipe.streams import check_streams, list_unalignable
@@ -179,7 +179,7 @@ def run_training(layout: Layout, job: Job, directory: Path, stage: int) -> None:
         old, now = made_by(directory), versions()
         by = "" if old == now else f" by {old}, and kept although {now} is installed: delete the folder to train anew"
         print(f"{directory}: trained already{by or f' (delete {directory}/.complete to train on)'}", flush=True)
-        set_complete(directory, mark, old)  # one from before features were noted is made whole
+        renew(directory, mark)
         return
     if of_other_features(directory, mark):  # ESPnet would find the training finished, and it would count as theirs
         raise UserError(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from espnet_gmot.report.breakdown import break_down
-from espnet_gmot.report.cer import Edit
+from espnet_gmot.report.cer import Edit, written
 from espnet_gmot.report.homophones import OTHER, TONED, TONELESS, similarity
 from espnet_gmot.report.knowledge import ALL, Knowledge
 from espnet_gmot.report.scored import Row
@@ -25,8 +25,8 @@ def doubt(sentence: Sequence[Edit], index: int, side: str, ours: str, theirs: st
         side: ``hypothesis`` or ``reference``: as recognised, or as it should be.
         ours, theirs: characters for it.
     """
-    words = [getattr(edit, side).replace("<space>", " ") for edit in sentence]
-    return Doubt("".join(words[:index]), "".join(words[index + 1 :]), ours, theirs)
+    tokens = [getattr(edit, side) for edit in sentence]
+    return Doubt(written(tokens[:index]), written(tokens[index + 1 :]), ours, theirs)
 
 
 def pairs(sentences: Mapping[str, Sequence[Edit]]) -> list[tuple[str, int, str, int]]:

@@ -77,7 +77,12 @@ class Page:
     @property
     def base(self) -> str:
         """The baseline's name; empty where there is none."""
-        return self.baseline or next(iter(self.rows or self.counted), "")
+        return self.baseline or next(iter(self.scored), "")
+
+    @property
+    def scored(self) -> Mapping[str, Sequence[Row | Counted]]:
+        """What rates and their differences are taken of: the experiments, or what a comparison's files have of them."""
+        return self.rows or self.counted
 
     def write(self, path: Path) -> None:
         """Write the page, whole or not at all."""
@@ -136,8 +141,8 @@ class Page:
     def _tables(self, apart: Mapping[str, Sequence[Difference]]) -> list[Table]:
         """Error rates: of the CSV, then of the experiments, with intervals and differences from the baseline."""
         tables = [_means(self.results)] if self.results else []
-        rows, scored = [], self.rows or self.counted
-        for name, systems in _sets(scored).items():
+        rows = []
+        for name, systems in _sets(self.scored).items():
             found = {each.system: each for each in apart.get(name, ())}
             for system, cells in systems.items():
                 rate = sum(cell.rate for cell in cells) / len(cells)
@@ -164,7 +169,7 @@ class Page:
             caption = " ".join([caption, *notes])
             tables.append(
                 Table(
-                    _explained(caption, any(cell.late for each in scored.values() for cell in each)),
+                    _explained(caption, any(cell.late for each in self.scored.values() for cell in each)),
                     [*head, "characters", "resampled"],
                     rows,
                 )
@@ -190,7 +195,7 @@ class Page:
         """For each set that has the baseline and sentences enough, every other system's difference from it."""
         return {
             name: differences(systems, self.base, self.resamples, self.blocks)
-            for name, systems in _sets(self.rows or self.counted).items()
+            for name, systems in _sets(self.scored).items()
             if self.base in systems and len(systems[self.base][0].lengths) >= FEWEST_BLOCKS
         }
 
